@@ -1,0 +1,32 @@
+"""Installs stackgan_tf; `pip install -e .` is all that training needs."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "stackgan_tf/__init__.py").read_text())[1]
+
+setup(
+    name="stackgan_tf",
+    version=VERSION,
+    description="StackGAN (arXiv:1612.03242) in TensorFlow 2: captions to 256x256 pictures",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["stackgan_tf", "stackgan_tf.*"]),
+    python_requires=">=3.10,<3.14",
+    install_requires=[
+        "tensorflow>=2.20",
+        "keras>=3.15",
+        "tensorflow-datasets>=4.9.9",
+        "importlib_resources",  # TFDS 4.9.10 needs it to prepare a data set and does not say so
+        "tensorboard>=2.20",  # since TF 2.21 no longer installed by tensorflow
+        "numpy",
+        "pillow>=10.1",  # ImageFont.load_default(size)
+        "absl-py",
+        "tqdm",
+    ],
+    extras_require={"test": ["pytest", "pytest-timeout", "ruff"]},
+)

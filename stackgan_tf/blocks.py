@@ -1,0 +1,170 @@
+"""The blocks that both stages are built of. All maps are (B, H, W, C), convolutions SAME."""
+
+import keras
+import tensorflow as tf
+
+FUSED_FROM = 32  # side of the input map from which the fused up-sampling wins, measured on a CPU
+
+
+def normal_init():
+    return keras.initializers.RandomNormal(stddev=0.02)  # DCGAN, kept by StackGAN
+
+
+def conv(filters, kernel_size, strides=1, name=None):
+    """Convolution without bias, weights N(0, 0.02)."""
+    return keras.layers.Conv2D(filters, kernel_size, strides, padding="same", use_bias=False,
+                               kernel_initializer=normal_init(), name=name)
+
+
+def batch_norm(name=None):
+    """Batch norm of the released code: epsilon 1e-5, momentum 0.9, gamma ~ N(1, 0.02)."""
+    return keras.layers.BatchNormalization(
+        momentum=0.9, epsilon=1e-5, name=name,
+        gamma_initializer=keras.initializers.RandomNormal(mean=1.0, stddev=0.02))
+
+
+def leaky(x):
+    return tf.nn.leaky_relu(x, 0.2)
+
+
+class UpsampleConv(keras.layers.Layer):
+    """Nearest-neighbour doubling, then a 3x3 convolution without bias.
+
+    On large maps it runs as one 4x4 transposed convolution with stride 2, which computes the same
+    numbers with 16 instead of 36 multiply-adds an input pixel and never makes the enlarged map.
+
+    Call arguments:
+        x: float (B, H, W, C).
+
+    Returns:
+        float (B, 2H, 2W, filters).
+    """
+
+    def __init__(self, filters, name=None):
+        super().__init__(name=name)
+        self.filters = filters
+
+    def build(self, shape):
+        self.kernel = self.add_weight(name="kernel", shape=(3, 3, shape[-1], self.filters),
+                                      initializer=normal_init())
+
+    def call(self, x):
+        kernel = tf.cast(self.kernel, x.dtype)
+        if x.shape[1] >= FUSED_FROM:
+            return self.fused(x, kernel)
+        return self.plain(x, kernel)
+
+    def plain(self, x, kernel):
+        # Not tf.image.resize: it has no second-order gradient and no XLA gradient.
+        _, height, width, channels = x.shape
+        batch = tf.shape(x)[0]
+        doubled = tf.broadcast_to(x[:, :, None, :, None, :],
+                                  [batch, height, 2, width, 2, channels])
+        doubled = tf.reshape(doubled, [batch, 2 * height, 2 * width, channels])
+        return tf.nn.conv2d(doubled, kernel, strides=1, padding="SAME")
+
+    def fused(self, x, kernel):
+        # Doubling spreads each input over 2x2 outputs, so the whole is a convolution with the
+        # 3x3 kernel summed over its four one-pixel shifts, i.e. 4x4, at every second place.
+        shifted = [tf.pad(kernel, [[a, 1 - a], [b, 1 - b], [0, 0], [0, 0]])
+                   for a in (0, 1) for b in (0, 1)]
+        wide = tf.reverse(tf.add_n(shifted), axis=[0, 1])  # transposed convolution flips
+        _, height, width, _ = x.shape
+        shape = [tf.shape(x)[0], 2 * height, 2 * width, self.filters]
+        return tf.nn.conv2d_transpose(x, tf.transpose(wide, [0, 1, 3, 2]), shape, strides=2,
+                                      padding="SAME")
+
+
+class Upsample(keras.layers.Layer):
+    """Nearest x2, 3x3 convolution, batch norm, ReLU: (B, H, W, C) -> (B, 2H, 2W, filters)."""
+
+    def __init__(self, filters, name=None):
+        super().__init__(name=name)
+        self.conv = UpsampleConv(filters, name="conv")
+        self.norm = batch_norm("norm")
+
+    def call(self, x, training=False):
+        return tf.nn.relu(self.norm(self.conv(x), training=training))
+
+
+class ConvNorm(keras.layers.Layer):
+    """Convolution, batch norm (unless norm=False), activation."""
+
+    def __init__(self, filters, kernel_size, strides=1, activation=tf.nn.relu, norm=True,
+                 name=None):
+        super().__init__(name=name)
+        self.conv = conv(filters, kernel_size, strides, name="conv")
+        self.norm = batch_norm("norm") if norm else None
+        self.activation = activation
+
+    def call(self, x, training=False):
+        x = self.conv(x)
+        if self.norm is not None:
+            x = self.norm(x, training=training)
+        return self.activation(x)
+
+
+class Residual(keras.layers.Layer):
+    """ReLU(x + BN conv ReLU BN conv x), 3x3, channels kept. StackGAN Sec. 3.4."""
+
+    def __init__(self, filters, name=None):
+        super().__init__(name=name)
+        self.first = ConvNorm(filters, 3, name="first")
+        self.second = ConvNorm(filters, 3, activation=tf.identity, name="second")
+
+    def call(self, x, training=False):
+        return tf.nn.relu(x + self.second(self.first(x, training=training), training=training))
+
+
+def replicate(vector, side):
+    """Repeats a vector over a map: (B, C) -> (B, side, side, C)."""
+    return tf.broadcast_to(vector[:, None, None, :], [tf.shape(vector)[0], side, side,
+                                                      vector.shape[-1]])
+
+
+class DiscriminatorTrunk(keras.layers.Layer):
+    """Halves an image down to 4x4 and, where it got wider than 8 Df, narrows it to that.
+
+    64x64: Df, 2Df, 4Df, 8Df (Stage-I). 256x256: Df ... 32Df, then 3x3 to 16Df and 8Df
+    (Stage-II). The first convolution has no batch norm.
+    """
+
+    def __init__(self, image_size, width, name=None):
+        super().__init__(name=name)
+        halvings = image_size.bit_length() - 3
+        self.down = [ConvNorm(width * 2**i, 4, 2, leaky, norm=i > 0, name=f"down_{i}")
+                     for i in range(halvings)]
+        self.narrow = [ConvNorm(width * 2**i, 3, 1, leaky, name=f"narrow_{i}")
+                       for i in range(halvings - 2, 2, -1)]
+
+    def call(self, images, training=False):
+        x = images
+        for layer in self.down + self.narrow:
+            x = layer(x, training=training)
+        return x
+
+
+class MatchingHead(keras.layers.Layer):
+    """One logit from a 4x4 map, with the caption or (text_dim 0) without.
+
+    The caption goes through this head's own layer, which learns with the discriminator:
+    feeding the generator's detached mean instead costs most of the text alignment.
+    """
+
+    def __init__(self, width, text_dim, name=None):
+        super().__init__(name=name)
+        self.text = self.joint = None
+        if text_dim:
+            self.text = keras.layers.Dense(text_dim, kernel_initializer=normal_init(), name="text")
+            self.joint = ConvNorm(8 * width, 1, 1, leaky, name="joint")
+        # no padding: 4x4 becomes one number
+        self.logit = keras.layers.Conv2D(1, 4, 4, padding="valid", use_bias=False,
+                                         kernel_initializer=normal_init(), dtype="float32",
+                                         name="logit")
+
+    def call(self, features, embeddings=None, training=False):
+        x = features
+        if self.text is not None:
+            text = replicate(leaky(self.text(embeddings)), 4)
+            x = self.joint(tf.concat([x, text], -1), training=training)
+        return tf.reshape(self.logit(x), [-1])

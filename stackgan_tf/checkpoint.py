@@ -1,0 +1,191 @@
+"""Checkpoints that are complete or absent, and SavedModels that are replaced, never half-written.
+
+A checkpoint is a folder `step-00000500/`, written beside under another name, synced to disk and
+renamed. The variables are listed one by one: `tf.train.Checkpoint(model=...)` silently leaves out
+Keras layers that are kept in lists.
+"""
+
+import json
+import logging
+import os
+import re
+
+import keras
+import tensorflow as tf
+
+from stackgan_tf.config import UserError
+
+log = logging.getLogger(__name__)
+
+# What TF raises on a checkpoint with flipped, cut off or missing bytes, tried one by one.
+UNREADABLE = (tf.errors.OpError, IndexError, ValueError, OSError)
+
+
+class Checkpoints:
+    """The checkpoints of one part of a run.
+
+    Args:
+        directory: the part's `ckpt` folder.
+        parts: {name: list of variables}, everything that a resume needs.
+        keep: how many to keep.
+    """
+
+    def __init__(self, directory: str, parts: dict[str, list], keep: int = 3):
+        self.directory, self.keep = directory, keep
+        self.names = {part: [_name(v) for v in variables] for part, variables in parts.items()}
+        self._checkpoint = tf.train.Checkpoint(**{part: list(v) for part, v in parts.items()})
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, oldest first."""
+        if not tf.io.gfile.isdir(self.directory):
+            return []
+        found = (re.fullmatch(r"step-(\d+)/?", name) for name in
+                 tf.io.gfile.listdir(self.directory))
+        return sorted(int(match[1]) for match in found if match)
+
+    def _folder(self, step):
+        return os.path.join(self.directory, f"step-{step:08d}")
+
+    def save(self, step: int) -> None:
+        """Writes the checkpoint of `step`. A failure leaves the earlier ones as they were.
+
+        Raises UserError, in one line, when the disk is full or cannot be written.
+        """
+        temporary = self._folder(step) + ".tmp"
+        try:
+            _remove(temporary)
+            tf.io.gfile.makedirs(temporary)
+            self._checkpoint.write(os.path.join(temporary, "variables"))
+            _write_text(os.path.join(temporary, "checkpoint.json"),
+                        json.dumps({"step": step, "variables": self.names}))
+            replace_directory(temporary, self._folder(step))
+        except (OSError, tf.errors.OpError) as error:
+            _remove(temporary)
+            raise UserError(f"checkpoint {self._folder(step)} could not be written: "
+                            f"{_reason(error)}; the last complete one is of step "
+                            f"{max(self.steps(), default=0)}. Make room and run the same command "
+                            "again to go on from there.") from error
+        for old in self.steps()[:-self.keep]:
+            _remove(self._folder(old))
+
+    def restore(self) -> int:
+        """Loads the newest checkpoint that can be read; returns its step, 0 if there is none.
+
+        An unreadable one is reported and the one before it taken. Raises UserError if there are
+        checkpoints but none fits or can be read: starting over is for the user to decide.
+        """
+        for step in reversed(self.steps()):
+            try:
+                self._read(step)
+                return step
+            except UNREADABLE as error:
+                if isinstance(error, UserError):
+                    raise
+                log.warning("checkpoint %s cannot be read (%s); trying the one before it.",
+                            self._folder(step), _reason(error))
+        if self.steps():
+            raise UserError(f"no checkpoint in {self.directory} can be read; move the folder away "
+                            "to start over.")
+        return 0
+
+    def _read(self, step):
+        folder = self._folder(step)
+        with tf.io.gfile.GFile(os.path.join(folder, "checkpoint.json")) as file:
+            stored = json.load(file)["variables"]
+        if stored != self.names:
+            odd = {n for part in {*stored, *self.names}
+                   for n in {*stored.get(part, ())} ^ {*self.names.get(part, ())}}
+            raise UserError(f"checkpoint {folder} holds other variables than this network "
+                            f"({', '.join(sorted(odd)[:4])} ...); use another --run.")
+        status = self._checkpoint.read(os.path.join(folder, "variables"))
+        status.assert_existing_objects_matched()
+
+
+def _name(variable):
+    return getattr(variable, "path", variable.name)
+
+
+def _reason(error):
+    """The first line of an error, as short as it goes."""
+    text = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
+    return text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
+
+
+def _write_text(path, text):
+    with tf.io.gfile.GFile(path, "w") as file:
+        file.write(text)
+
+
+def _remove(path):
+    if tf.io.gfile.exists(path):
+        tf.io.gfile.rmtree(path)
+
+
+def _sync(folder):
+    """fsync of a folder and of all that is in it; a rename alone survives no power cut."""
+    if "://" in folder:
+        return  # object stores have nothing to sync
+    for root, _, names in os.walk(folder):
+        for path in [os.path.join(root, name) for name in names] + [root]:
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+
+
+def replace_directory(temporary: str, final: str) -> None:
+    """Puts the finished folder `temporary` in the place of `final`, which may exist."""
+    _sync(temporary)
+    old = final + ".old"
+    _remove(old)
+    if tf.io.gfile.exists(final):
+        tf.io.gfile.rename(final, old)
+    tf.io.gfile.rename(temporary, final)
+    _sync_parent(final)
+    _remove(old)
+
+
+def copy_directory(source: str, target: str) -> None:
+    """Copies a folder, complete or not at all."""
+    temporary = target + ".tmp"
+    _remove(temporary)
+    for root, _, names in tf.io.gfile.walk(source):
+        inner = os.path.normpath(os.path.join(temporary, os.path.relpath(root, source)))
+        tf.io.gfile.makedirs(inner)
+        for name in names:
+            tf.io.gfile.copy(os.path.join(root, name), os.path.join(inner, name))
+    replace_directory(temporary, target)
+
+
+def _sync_parent(path):
+    if "://" not in path:
+        handle = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+
+
+def export(path: str, parts: list, endpoints: dict) -> None:
+    """Writes a SavedModel that C++ can load too, over an older one at `path`.
+
+    Args:
+        path: folder of the SavedModel.
+        parts: Keras models, loaded SavedModels and tables whose variables the endpoints use.
+        endpoints: {name: (function, [TensorSpec or {name: TensorSpec}])}; the first one becomes
+            `serving_default`.
+
+    `tf.saved_model.save` of anything that holds a Keras 3 model loads in Python and fails in every
+    C++ loader, TF Serving included; Keras's ExportArchive does not.
+    """
+    temporary = path + ".tmp"
+    try:
+        _remove(temporary)
+        archive = keras.export.ExportArchive()
+        for part in parts:
+            archive.track(part)
+        for name, (function, signature) in endpoints.items():
+            archive.add_endpoint(name, function, input_signature=signature)
+        archive.write_out(temporary, verbose=False)
+        replace_directory(temporary, path)
+    except (OSError, tf.errors.OpError) as error:
+        _remove(temporary)
+        raise UserError(f"SavedModel {path} could not be written: {_reason(error)}; "
+                        "the one before it, if any, is untouched.") from error

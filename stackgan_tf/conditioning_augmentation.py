@@ -1,0 +1,35 @@
+"""Conditioning augmentation: StackGAN (arXiv:1612.03242), Sec. 3.2."""
+
+import keras
+import tensorflow as tf
+
+from stackgan_tf import blocks
+
+
+class ConditioningAugmentation(keras.layers.Layer):
+    """Samples a condition c from N(mean(e), sigma(e)^2), e a caption's embedding.
+
+    Sampling c, instead of projecting e, smooths the conditioning manifold, so that one caption
+    gives many images.
+
+    Call arguments:
+        embeddings: float (B, embedding_dim).
+        epsilon: float (B, condition_dim), standard normal, other numbers in every row; zeros
+            (or None, the ablation without augmentation) give the mean.
+
+    Returns:
+        condition, mean, log_sigma: each float32 (B, condition_dim).
+    """
+
+    def __init__(self, condition_dim, name="conditioning_augmentation"):
+        # float32 under every precision: exp(log_sigma) and the KL term need it
+        super().__init__(name=name, dtype="float32")
+        self.dense = keras.layers.Dense(2 * condition_dim, kernel_initializer=blocks.normal_init(),
+                                        dtype="float32", name="dense")
+
+    def call(self, embeddings, epsilon=None):
+        # Leaky, not plain ReLU as in the PyTorch code: that kept log_sigma >= 0, so sigma >= 1.
+        mean, log_sigma = tf.split(blocks.leaky(self.dense(embeddings)), 2, axis=-1)
+        if epsilon is None:
+            return mean, mean, log_sigma
+        return mean + tf.exp(log_sigma) * epsilon, mean, log_sigma

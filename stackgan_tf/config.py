@@ -1,0 +1,291 @@
+"""Every option of a run: one commented line here is one command-line flag.
+
+A value comes from, in falling order: the flag, the run's earlier stage (for what both stages must
+share), the preset, the default below. The comment behind a field is the flag's help text.
+"""
+
+import dataclasses
+import inspect
+import logging
+import re
+import sys
+from typing import Any
+
+from absl import app, flags
+
+
+class UserError(ValueError):
+    """A mistake that its user can mend: printed as one line, without a traceback."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The settings of one stage of a run; kept beside it as `config.json`."""
+
+    # the run
+    stage: int = 1  # 1 trains the 64x64 sketch, 2 the picture on top of it
+    preset: str = "drawn_flowers"  # named settings, see PRESETS; flags override them
+    run: str = "default"  # name of the run's folder
+    checkpoint_dir: str = "checkpoints"  # folder of all runs
+    seed: int = 0  # weights, noise and data order follow from it alone
+
+    # data
+    dataset: str = "drawn_flowers"  # a file of stackgan_tf/datasets: drawn_flowers or folder
+    data_dir: str = ""  # folder: where captions.jsonl is; drawn_flowers: TFDS cache ("": TFDS's)
+    images_per_class: int = 100  # drawn_flowers: pictures of each of its 40 classes
+    max_unreadable: int = 10  # folder: pictures that may be unreadable before training is refused
+    captions_per_embedding: int = 1  # training embeds the mean of so many captions (TF code: 4)
+
+    # text encoder
+    text_encoder: str = ""  # SavedModel string [B] -> float [B, dim]; "": train one for this run
+    embedding_dim: int = 1024  # size of a caption's embedding; 0 trains without text
+    text_encoder_width: int = 512  # char-CNN-RNN channels (Reed et al.: 512)
+    text_encoder_steps: int = 20_000  # training steps of the text encoder
+    text_encoder_batch_size: int = 40  # Reed et al. 2016
+    text_encoder_learning_rate: float = 7e-4  # Reed et al. 2016
+    text_encoder_loss: str = "structured"  # structured (Reed's joint embedding) or contrastive
+
+    # networks
+    image_size: int = 64  # side of the pictures: 64 in Stage-I, 256 (or 128) in Stage-II
+    noise_dim: int = 100  # z
+    condition_dim: int = 128  # c, and the discriminator's own text layer
+    generator_width: int = 128  # Gf of the paper's tables
+    discriminator_width: int = 64  # Df
+    residual_blocks: int = 4  # Stage-II; the paper takes 4 for 256x256 and 2 for 128x128
+    conditioning_augmentation: bool = True  # off: c is the mean, no sampling, no KL (ablation)
+    text_once: bool = False  # Stage-II's generator does not read the caption again (ablation)
+    unconditional_head: bool = False  # Stage-II's discriminator also judges without the caption
+    stage1: str = ""  # Stage-I SavedModel under Stage-II; "": the run's own
+
+    # the game
+    loss: str = "non_saturating"  # a row of losses.LOSSES
+    kl_weight: float = 2.0  # released code; the paper says 1
+    batch_size: int = 64  # pictures a step
+    train_steps: int = 0  # steps to train in all; or give --epochs
+    epochs: float = 0.0  # passes over the training pictures; or give --train_steps
+    learning_rate: float = 2e-4  # Adam, generator and discriminator alike
+    adam_beta1: float = 0.5  # DCGAN's choice, kept by StackGAN
+    adam_beta2: float = 0.999  # Adam's default
+    learning_rate_schedule: str = "exponential"  # exponential, staircase or constant
+    learning_rate_decay: float = 0.5  # factor of the schedule ...
+    learning_rate_decay_epochs: float = 100.0  # ... over so many epochs (the paper halves at 100)
+    ema_decay: float = 0.999  # moving average of the generator, which is what is exported; 0: off
+    precision: str = "float32"  # float32 or mixed_bfloat16 (weights and losses stay float32)
+
+    # reports
+    log_steps: int = 50  # steps between lines of the log and TensorBoard
+    checkpoint_steps: int = 500  # steps between checkpoints, sample grids and exports
+    keep_checkpoints: int = 3  # older ones are removed
+
+    @property
+    def load_size(self) -> int:
+        """Side at which pictures are kept, to be cropped to image_size: 76 for 64, 304 for 256."""
+        return self.image_size * 76 // 64
+
+
+# Each preset: settings of both stages under "", then what differs in stage 1 and 2.
+PRESETS = {
+    # A width that two CPU cores train: stage 1 in 15 minutes with data and text encoder,
+    # stage 2 in 45. The figures were chosen by measuring, see the README.
+    "drawn_flowers": {
+        "": {
+            "embedding_dim": 128,
+            "condition_dim": 64,
+            "noise_dim": 64,
+            "text_encoder_width": 256,
+            "text_encoder_steps": 600,
+            "text_encoder_batch_size": 64,
+            "text_encoder_loss": "contrastive",
+            "ema_decay": 0.995,
+            "learning_rate_decay_epochs": 10.0,
+        },
+        1: {"generator_width": 32, "discriminator_width": 32, "batch_size": 32,
+            "train_steps": 2000},
+        2: {"generator_width": 32, "discriminator_width": 24, "batch_size": 8,
+            "residual_blocks": 2, "image_size": 256, "train_steps": 2500},
+    },
+    # Paper sizes; the released PyTorch and TensorFlow settings, spelt out line by line in the
+    # README. Your own copy of the data comes as --dataset=folder --data_dir=...
+    "flowers": {
+        "": {"dataset": "folder", "captions_per_embedding": 4, "epochs": 600.0},
+        1: {},
+        2: {"image_size": 256, "unconditional_head": True},
+    },
+    "birds": {
+        "": {"dataset": "folder", "captions_per_embedding": 4, "epochs": 600.0},
+        1: {},
+        2: {"image_size": 256, "unconditional_head": True},
+    },
+    "coco": {  # sizes of the released COCO model
+        "": {"dataset": "folder", "generator_width": 192, "discriminator_width": 96,
+             "epochs": 120.0, "learning_rate_decay_epochs": 20.0},
+        1: {"batch_size": 128},
+        2: {"image_size": 256, "residual_blocks": 2, "batch_size": 40,
+            "unconditional_head": True},
+    },
+    # No text: the two-stage GAN of the DCGAN-tensorflow lineage.
+    "unconditional": {
+        "": {"embedding_dim": 0, "learning_rate_decay_epochs": 20.0},
+        1: {"epochs": 40.0},
+        2: {"epochs": 26.0, "image_size": 256},
+    },
+}
+
+# What Stage-II takes over from the run's Stage-I unless a flag says otherwise.
+SHARED = (
+    "preset", "seed", "dataset", "data_dir", "images_per_class", "max_unreadable",
+    "captions_per_embedding", "text_encoder", "embedding_dim", "text_encoder_width",
+    "text_encoder_steps", "text_encoder_batch_size", "text_encoder_learning_rate",
+    "text_encoder_loss",
+)
+
+# What a text encoder must have been made with, to be used.
+TEXT_FIELDS = ("dataset", "data_dir", "images_per_class", "text_encoder", "embedding_dim")
+
+# What may change from one start of a part to the next without changing what is computed.
+FREE = (
+    "run", "checkpoint_dir", "max_unreadable", "train_steps", "epochs", "log_steps",
+    "checkpoint_steps", "keep_checkpoints",
+)
+
+CHOICES = {
+    "stage": (1, 2),
+    "preset": tuple(PRESETS),
+    "text_encoder_loss": ("structured", "contrastive"),
+    "loss": ("non_saturating", "least_squares", "wasserstein", "hinge"),
+    "learning_rate_schedule": ("exponential", "staircase", "constant"),
+    "precision": ("float32", "mixed_bfloat16"),
+}
+
+# (field, smallest, largest): bounds that hold whatever the other fields are.
+BOUNDS = (
+    ("seed", 0, 2**31 - 1), ("images_per_class", 1, 100_000), ("max_unreadable", 0, None),
+    ("captions_per_embedding", 1, 10), ("embedding_dim", 0, 65536),
+    ("text_encoder_width", 4, 8192), ("text_encoder_steps", 1, None),
+    ("text_encoder_batch_size", 2, None), ("noise_dim", 1, 65536), ("condition_dim", 1, 65536),
+    ("generator_width", 4, 4096), ("discriminator_width", 1, 4096), ("residual_blocks", 0, 64),
+    ("batch_size", 2, None), ("train_steps", 0, None), ("epochs", 0, None),
+    ("kl_weight", 0, None), ("log_steps", 1, None), ("checkpoint_steps", 1, None),
+    ("keep_checkpoints", 1, None), ("learning_rate_decay", 1e-6, 1),
+)
+
+
+def _comments():
+    """The comment behind each field, which is its flag's help."""
+    lines = inspect.getsource(Config).splitlines()
+    found = (re.match(r"\s+(\w+): \w+ = [^#]+#\s*(.+)$", line) for line in lines)
+    return {match[1]: match[2] for match in found if match}
+
+
+def define_flags(only: tuple[str, ...] = ()) -> None:
+    """Makes an absl flag of each field of Config, or of the fields named."""
+    makers = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer,
+              float: flags.DEFINE_float, str: flags.DEFINE_string}
+    comments = _comments()
+    for field in dataclasses.fields(Config):
+        if not only or field.name in only:
+            text = f"{comments.get(field.name, field.name)} (default: {field.default!r})"
+            # None stands for "not given", so that a preset's value can show through.
+            makers[field.type](field.name, None, text)
+
+
+def given_flags() -> dict[str, Any]:
+    """{field: value} of the flags that were given on the command line (or in a flagfile)."""
+    names = [field.name for field in dataclasses.fields(Config)]
+    values = {name: flags.FLAGS[name].value for name in names if name in flags.FLAGS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def resolve(given: dict[str, Any], shared: dict[str, Any] | None = None) -> Config:
+    """Config of a stage from the flags given and, for stage 2, the run's Stage-I settings.
+
+    Raises UserError, with the value and the remedy, for whatever can be seen to be wrong.
+    """
+    given = {**{k: v for k, v in (shared or {}).items() if k in SHARED}, **given}
+    for name in ("stage", "preset"):
+        _check_choice(name, given.get(name, getattr(Config, name)))
+    preset = PRESETS[given.get("preset", Config.preset)]
+    values = {**preset[""], **preset[given.get("stage", Config.stage)]}
+    for one, other in (("train_steps", "epochs"), ("epochs", "train_steps")):
+        if given.get(one):
+            values.pop(other, None)  # the user's way of counting replaces the preset's
+    config = Config(**{**values, **given})
+    validate(config)
+    return config
+
+
+def _check_choice(name, value):
+    if value not in CHOICES[name]:
+        raise UserError(f"--{name}={value} is unknown; choose one of "
+                        f"{', '.join(map(str, CHOICES[name]))}.")
+
+
+def validate(config: Config) -> None:
+    """Refuses values that cannot work, before anything expensive starts."""
+    for name in CHOICES:
+        _check_choice(name, getattr(config, name))
+    for name, low, high in BOUNDS:
+        value = getattr(config, name)
+        if not value >= low or (high is not None and value > high):
+            allowed = f"at least {low}" if high is None else f"{low} to {high}"
+            raise UserError(f"--{name}={value} is out of range; give {allowed}.")
+    for name in ("learning_rate", "text_encoder_learning_rate", "learning_rate_decay_epochs"):
+        if not getattr(config, name) > 0:
+            raise UserError(f"--{name}={getattr(config, name)} must be above 0.")
+    for name in ("adam_beta1", "adam_beta2", "ema_decay"):
+        if not 0 <= getattr(config, name) < 1:
+            raise UserError(f"--{name}={getattr(config, name)} must be from 0 to below 1.")
+    if not re.fullmatch(r"[\w][\w.-]*", config.run):
+        raise UserError(f"--run={config.run!r} is no folder name; use letters, digits, . _ and -.")
+    if bool(config.train_steps) == bool(config.epochs):
+        raise UserError(f"--train_steps={config.train_steps} and --epochs={config.epochs}: "
+                        "give exactly one of them, above 0.")
+    _validate_sizes(config)
+
+
+def _validate_sizes(config):
+    size = config.image_size
+    smallest = 16 if config.stage == 1 else 32
+    if size < smallest or size > 1024 or size & (size - 1):
+        raise UserError(f"--image_size={size} does not fit stage {config.stage}; give a power of "
+                        f"two from {smallest} to 1024 (the paper: 64 in stage 1, 256 in stage 2).")
+    halvings = size.bit_length() - 3  # 4x4 doubled so often
+    if config.stage == 1 and (8 * config.generator_width) % (2 ** halvings):
+        raise UserError(f"--generator_width={config.generator_width} cannot be halved down to "
+                        f"{size}x{size}; give a multiple of {max(1, 2 ** halvings // 8)}.")
+    if config.stage == 2 and config.generator_width % 4:
+        raise UserError(f"--generator_width={config.generator_width} must be a multiple of 4 in "
+                        "stage 2.")
+    if config.stage == 1 and config.stage1:
+        raise UserError(f"--stage1={config.stage1} is for --stage=2 only; leave it out.")
+    if not config.embedding_dim and config.text_encoder:
+        raise UserError(f"--text_encoder={config.text_encoder} has no use with "
+                        "--embedding_dim=0, which trains without text; leave one out.")
+
+
+def to_flags(config: Config) -> list[str]:
+    """The command-line flags that give this config again."""
+    lines = []
+    for field in dataclasses.fields(Config):
+        value = getattr(config, field.name)
+        lines.append(f"--{field.name}={str(value).lower() if field.type is bool else value}")
+    return lines
+
+
+def run_cli(main) -> None:
+    """app.run with mistakes of the user as one line on stderr and exit code 1."""
+
+    def guarded(argv):
+        try:
+            # TensorFlow and TFDS report each file they write; our own words are enough.
+            logging.getLogger("tensorflow").setLevel(logging.WARNING)
+            logging.getLogger("absl").setLevel(logging.WARNING)
+            logging.getLogger("stackgan_tf").setLevel(logging.INFO)
+            if len(argv) > 1:
+                raise UserError(f"unexpected {argv[1]!r}; options look like --name=value.")
+            return main(argv)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+
+    app.run(guarded)

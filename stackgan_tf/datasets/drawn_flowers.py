@@ -1,0 +1,144 @@
+"""`drawn_flowers`: captioned 256x256 pictures drawn by `flower_drawing`; no download.
+
+4,000 flowers in 40 classes of (petal shape, petal color); the 8 test classes pair shapes and
+colors that training shows only apart. The first `load` draws them into the TFDS cache.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import io
+import logging
+import os
+import sys
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from stackgan_tf import flower_drawing
+
+_SEED = 0
+_JPEG_QUALITY = 95  # PNG would take 3 times the disk for grain that no network should learn
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class DrawnFlowersConfig(tfds.core.BuilderConfig):
+    """A size of the data set; a small one holds the first pictures of a large one."""
+
+    images_per_class: int = 100
+
+
+def _config(images_per_class):
+    return DrawnFlowersConfig(
+        name=f"per_class_{images_per_class}", images_per_class=images_per_class,
+        description=f"{images_per_class} pictures for each of the 40 classes")
+
+
+class DrawnFlowers(tfds.core.GeneratorBasedBuilder):
+    """TFDS builder of the drawn flowers, splits "train" (32 classes) and "test" (8)."""
+
+    VERSION = tfds.core.Version("1.0.0")  # raise it when flower_drawing draws or says other things
+    RELEASE_NOTES = {"1.0.0": "First drawing."}
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        size, captions = flower_drawing.IMAGE_SIZE, flower_drawing.CAPTIONS_PER_IMAGE
+        attributes = flower_drawing.ATTRIBUTES
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=__doc__,
+            features=tfds.features.FeaturesDict({
+                "image": tfds.features.Image(shape=(size, size, 3), encoding_format="jpeg"),
+                "captions": tfds.features.Sequence(tfds.features.Text(), length=captions),
+                "label": tfds.features.ClassLabel(names=flower_drawing.CLASS_NAMES),
+                "file_name": tfds.features.Text(),
+                "attributes": {name: tfds.features.ClassLabel(names=values)
+                               for name, values in attributes.items()},
+                "mentions": tfds.features.Tensor(shape=(captions, len(attributes)),
+                                                 dtype=np.bool_),
+            }),
+            # Kept in drawn order, class after class in turn: any first n pictures are balanced.
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager  # nothing to download
+        return {"train": self._generate_examples("train"), "test": self._generate_examples("test")}
+
+    def _generate_examples(self, split):
+        classes = len(flower_drawing.CLASSES)
+        held_out = set(flower_drawing.TEST_CLASS_NAMES)
+        count = classes * self.builder_config.images_per_class
+        indices = [index for index in range(count) if (split == "test")
+                   == (flower_drawing.CLASS_NAMES[index % classes] in held_out)]
+        # Threads, since NumPy and Pillow release the GIL; spawned processes would import TF again.
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, len(indices), 64):  # bounds what waits in memory to be written
+                chunk = indices[start:start + 64]
+                yield from zip(chunk, pool.map(_example, chunk))
+
+
+def _example(index):
+    flower = flower_drawing.make_flower(_SEED, index)
+    jpeg = io.BytesIO()
+    Image.fromarray(flower.image).save(jpeg, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    jpeg.seek(0)
+    return {
+        "image": jpeg,
+        "captions": list(flower.captions),
+        "label": flower.label,
+        "file_name": f"{flower_drawing.CLASS_NAMES[flower.label]}/{index:06d}.jpg",
+        "attributes": flower.attributes,
+        "mentions": flower.mentions,
+    }
+
+
+def load(config, split: str) -> tf.data.Dataset:
+    """The split "train" or "test" in its fixed order; draws the data set on first use.
+
+    Args:
+        config: has `data_dir`, the TFDS cache ("" for TFDS's default, ~/tensorflow_datasets), and
+            `images_per_class`. A full set of 100 takes about a minute and 140 MB.
+        split: a TFDS split, such as "train", "test" or "train[:64]".
+
+    Returns:
+        dicts of image uint8 (256, 256, 3), captions string (10,), label int64 (index into
+        flower_drawing.CLASS_NAMES), file_name string, attributes {name: int64 index into
+        flower_drawing.ATTRIBUTES[name]}, mentions bool (10, 5).
+    """
+    with _quiet_tfds():
+        builder = DrawnFlowers(data_dir=config.data_dir or None,
+                               config=_config(config.images_per_class))
+        if not builder.is_prepared():
+            count = config.images_per_class * len(flower_drawing.CLASSES)
+            _log.info("drawing %s flowers into %s ...", f"{count:,}", builder.data_dir)
+            _prepare(builder)
+        read_config = tfds.ReadConfig(
+            interleave_cycle_length=1,
+            try_autocache=False)  # would hold every decoded picture, 800 MB, in memory
+        return builder.as_dataset(split=split, shuffle_files=False, read_config=read_config)
+
+
+def _prepare(builder):
+    """Draws into a folder of its own, renamed when whole: no half set is left."""
+    try:
+        builder.download_and_prepare()
+    except OSError:
+        if not builder.is_prepared():  # else another process has just finished the same folder
+            raise
+
+
+@contextlib.contextmanager
+def _quiet_tfds():
+    """TFDS reports each step through absl and prints "Downloading ...", which would mislead."""
+    absl_log = logging.getLogger("absl")
+    level = absl_log.level
+    tfds.display_progress_bar(sys.stderr.isatty())
+    absl_log.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        absl_log.setLevel(level)

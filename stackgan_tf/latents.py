@@ -1,0 +1,35 @@
+"""Random tensors as pure functions of a seed: nothing random is state, so a resume is exact."""
+
+import math
+
+import tensorflow as tf
+
+
+def normal(seed, shape):
+    """Standard normal float32 numbers that depend on `seed` and `shape` alone.
+
+    Args:
+        seed: int32 (2,), for instance (run seed, step).
+        shape: static or dynamic shape.
+
+    Box-Muller on raw Philox bits: `tf.random.stateless_normal` gives other numbers under XLA
+    than outside it, the bits are the same in both.
+    """
+    bits = tf.random.stateless_uniform(
+        tf.concat([[2], shape], 0), seed, minval=None, maxval=None, dtype=tf.uint32,
+        alg="philox")
+    # 24 bits: the most that float32 holds exactly; +1 keeps the logarithm's argument above 0
+    uniform = tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32)
+    radius = tf.sqrt(-2.0 * tf.math.log((uniform[0] + 1.0) * 2.0**-24))
+    return radius * tf.cos(2.0 * math.pi * 2.0**-24 * uniform[1])
+
+
+def draw(dims: dict[str, int], seed, batch_size):
+    """{name: float32 (batch_size, dim)}, every tensor from its own part of the seed.
+
+    Args:
+        dims: {name: dim}; the order of the names matters.
+        seed: int32 (2,).
+    """
+    seeds = tf.random.experimental.stateless_split(seed, len(dims), alg="philox")
+    return {name: normal(seeds[i], [batch_size, dim]) for i, (name, dim) in enumerate(dims.items())}

@@ -1,0 +1,65 @@
+"""Adversarial losses, each a formula with its address. Logits in, scalar out."""
+
+import tensorflow as tf
+
+
+def non_saturating_discriminator_loss(real_logits, fake_logits):
+    """-log sigmoid(D(x)) - log(1 - sigmoid(D(G(z)))). Goodfellow et al. 2014, eq. 1.
+
+    Each argument is float (B,); the two lengths may differ, each is averaged by itself.
+    """
+    # softplus(-x) = -log(sigmoid(x)), stable for large |x|
+    return tf.reduce_mean(tf.nn.softplus(-real_logits)) + tf.reduce_mean(
+        tf.nn.softplus(fake_logits))
+
+
+def non_saturating_generator_loss(fake_logits):
+    """-log sigmoid(D(G(z))), averaged. Goodfellow et al. 2014, Sec. 3."""
+    return tf.reduce_mean(tf.nn.softplus(-fake_logits))
+
+
+def least_squares_discriminator_loss(real_logits, fake_logits):
+    """((D(x) - 1)^2 + D(G(z))^2) / 2. LSGAN, Mao et al. 2017, eq. 9 (a=0, b=c=1)."""
+    return 0.5 * (tf.reduce_mean(tf.square(real_logits - 1.0))
+                  + tf.reduce_mean(tf.square(fake_logits)))
+
+
+def least_squares_generator_loss(fake_logits):
+    """(D(G(z)) - 1)^2 / 2. LSGAN, Mao et al. 2017, eq. 9."""
+    return 0.5 * tf.reduce_mean(tf.square(fake_logits - 1.0))
+
+
+def wasserstein_discriminator_loss(real_logits, fake_logits):
+    """D(G(z)) - D(x). Arjovsky et al. 2017, eq. 2; needs a penalty or clipping beside it."""
+    return tf.reduce_mean(fake_logits) - tf.reduce_mean(real_logits)
+
+
+def wasserstein_generator_loss(fake_logits):
+    """-D(G(z)). Arjovsky et al. 2017."""
+    return -tf.reduce_mean(fake_logits)
+
+
+def hinge_discriminator_loss(real_logits, fake_logits):
+    """max(0, 1 - D(x)) + max(0, 1 + D(G(z))). Geometric GAN, Lim & Ye 2017."""
+    return tf.reduce_mean(tf.nn.relu(1.0 - real_logits)) + tf.reduce_mean(
+        tf.nn.relu(1.0 + fake_logits))
+
+
+# name: (discriminator loss, generator loss); the name is the value of --loss
+LOSSES = {
+    "non_saturating": (non_saturating_discriminator_loss, non_saturating_generator_loss),
+    "least_squares": (least_squares_discriminator_loss, least_squares_generator_loss),
+    "wasserstein": (wasserstein_discriminator_loss, wasserstein_generator_loss),
+    "hinge": (hinge_discriminator_loss, wasserstein_generator_loss),
+}
+
+
+def kl_divergence(mean, log_sigma):
+    """KL(N(mean, sigma^2) || N(0, 1)), averaged over the batch *and* the dimensions.
+
+    Args:
+        mean, log_sigma: float (B, condition_dim).
+
+    StackGAN Sec. 3.2, eq. 2; the averaging over dimensions is the released code's.
+    """
+    return tf.reduce_mean(-log_sigma + 0.5 * (tf.exp(2.0 * log_sigma) + tf.square(mean) - 1.0))

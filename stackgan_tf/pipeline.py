@@ -1,0 +1,202 @@
+"""From a data set's examples to training batches, each a pure function of (seed, step).
+
+The pictures are read once, brought to 76/64 of the size that training wants, and kept as uint8 in
+a temporary file that the system's page cache holds while memory lasts. Any batch can then be made
+at once, so a resumed run goes on exactly where it stopped, without skipping through the data.
+"""
+
+import collections
+import functools
+import itertools
+import multiprocessing.pool
+import tempfile
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import tensorflow as tf
+
+from stackgan_tf import images
+from stackgan_tf.config import UserError
+
+
+class Examples:
+    """A split in random-access form.
+
+    Attributes:
+        images: uint8 (N, S, S, 3), mapped from a file.
+        captions: N lists of str; empty lists where the data has none.
+        labels: int64 (N,), or None without classes.
+        extra: {name: array (N, ...)} of whatever else the data set gives of fixed shape.
+    """
+
+    def __init__(self, elements: Iterable[dict], size: int):
+        """Reads every element of a data set (a dict of NumPy values, see datasets/)."""
+        self.captions, labels, extra = [], [], collections.defaultdict(list)
+        # Deleted by the system when the process ends, however it ends.
+        self._file = tempfile.TemporaryFile(prefix="stackgan_tf_")
+        # a few pictures ahead at a time: Pool.imap alone would read the whole set into memory
+        with multiprocessing.pool.ThreadPool() as pool:
+            elements = iter(elements)
+            while chunk := list(itertools.islice(elements, 256)):
+                small = pool.map(lambda e: images.resize_square(e["image"], size), chunk)
+                self._write(np.stack(small))
+                for element in chunk:
+                    self.captions.append([text(c) for c in element.get("captions", ())])
+                    if "label" in element:
+                        labels.append(int(element["label"]))
+                    for name, value in _flat(element):
+                        extra[name].append(value)
+        count = len(self.captions)
+        if not count:
+            raise UserError("the data set holds no picture.")
+        self._file.flush()
+        self.images = np.memmap(self._file, np.uint8, "r", shape=(count, size, size, 3))
+        self.labels = np.array(labels) if labels else None
+        self.extra = {name: np.array(values) for name, values in extra.items()}
+
+    def _write(self, chunk):
+        try:
+            self._file.write(chunk.tobytes())
+        except OSError as error:
+            raise UserError(f"no room for the prepared pictures in {tempfile.gettempdir()} "
+                            f"({error.strerror}); point TMPDIR at a larger disk.") from error
+
+    def __len__(self):
+        return len(self.captions)
+
+
+def text(caption) -> str:
+    """A caption as str, from bytes (TFDS) or str."""
+    return caption.decode("utf-8", "replace") if isinstance(caption, bytes) else str(caption)
+
+
+def _flat(element, prefix=""):
+    """(name, value) of an element's further fields; nested names are joined by a slash."""
+    for name, value in element.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{name}/")
+        elif name not in ("image", "captions", "label"):
+            yield prefix + name, value
+
+
+def embed(captions: list[list[str]], text_encoder: Callable, show: Callable | None = None):
+    """Embeddings of every caption, each distinct caption once.
+
+    Args:
+        captions: N lists of str.
+        text_encoder: list of str -> float32 (B, dim).
+        show: called with (done, total) from time to time.
+
+    Returns:
+        float32 (sum of the list lengths, dim), and offsets int64 (N + 1,) into it.
+    """
+    distinct = list(dict.fromkeys(caption for row in captions for caption in row))
+    # by length, so that an encoder that pads to the longest of its batch pads little
+    distinct.sort(key=len)
+    vectors = []
+    for start in range(0, len(distinct), 256):
+        vectors.append(np.asarray(text_encoder(distinct[start:start + 256]), np.float32))
+        if show is not None:
+            show(min(start + 256, len(distinct)), len(distinct))
+    vectors = np.concatenate(vectors)
+    place = {caption: i for i, caption in enumerate(distinct)}
+    order = np.array([place[caption] for row in captions for caption in row])
+    return vectors[order], np.cumsum([0] + [len(row) for row in captions])
+
+
+class Batches:
+    """Training batches of a stage: `batches(step)` gives the batch of that step.
+
+    Args:
+        examples: the training split.
+        image_size: side of the random crop.
+        batch_size, seed: as in Config.
+        captions_per_embedding: the mean of so many random captions of the picture is used.
+    """
+
+    def __init__(self, examples, image_size, batch_size, seed, captions_per_embedding=1):
+        if len(examples) < batch_size:
+            raise UserError(f"--batch_size={batch_size} is more than the {len(examples)} pictures "
+                            f"of the data; try --batch_size={max(2, len(examples) // 2)}.")
+        self.examples, self.embeddings, self.offsets = examples, None, None
+        self.image_size, self.batch_size, self.seed = image_size, batch_size, seed
+        self.captions_per_embedding = captions_per_embedding
+        labels = examples.labels
+        # with a single class there is no picture of another one: any other picture serves
+        self.labels = labels if labels is not None and np.ptp(labels) > 0 else None
+
+    def set_embeddings(self, embeddings, offsets):
+        """Adds the captions, as given by `embed`; without it the batches have no text."""
+        if not min(map(len, self.examples.captions)):
+            raise UserError("a picture has no caption; give each one, or --embedding_dim=0.")
+        self.embeddings, self.offsets = embeddings, offsets
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 - lives as long as the run
+    def _order(self, epoch):
+        return _generator(self.seed, 0, epoch).permutation(len(self.examples))
+
+    def indices(self, step):
+        """Which pictures step `step` sees: int64 (batch_size,)."""
+        count = len(self.examples)
+        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        return np.array([self._order(int(place // count))[place % count] for place in places])
+
+    def mismatched(self, indices, generator):
+        """Pictures of another class (or, without classes, other pictures): int64 (B,)."""
+        names = np.arange(len(self.examples)) if self.labels is None else self.labels
+        other = generator.integers(len(self.examples), size=len(indices))
+        while (same := names[other] == names[indices]).any():
+            other[same] = generator.integers(len(self.examples), size=same.sum())
+        return other
+
+    def _embedding(self, index, generator):
+        first, last = self.offsets[index], self.offsets[index + 1]
+        chosen = generator.permutation(last - first)[: self.captions_per_embedding]
+        return self.embeddings[first + chosen].mean(0)
+
+    def crop(self, index, generator):
+        """A random crop, mirrored every other time: uint8 (image_size, image_size, 3)."""
+        room = self.examples.images.shape[1] - self.image_size
+        top, left = generator.integers(room + 1, size=2)
+        image = self.examples.images[index][top:top + self.image_size, left:left + self.image_size]
+        return image[:, ::-1] if generator.integers(2) else image
+
+    def __call__(self, step):
+        """{"real_images" uint8, "embeddings", "mismatched_embeddings" float32}, NumPy."""
+        step = int(step)
+        indices, generator = self.indices(step), _generator(self.seed, 1, step)
+        batch = {"real_images": np.stack([self.crop(i, generator) for i in indices])}
+        if self.embeddings is not None:
+            wrong = self.mismatched(indices, generator)
+            for name, rows in (("embeddings", indices), ("mismatched_embeddings", wrong)):
+                batch[name] = np.stack([self._embedding(i, generator) for i in rows])
+        return batch
+
+    def dataset(self, start: int, stop: int) -> tf.data.Dataset:
+        """The batches of steps start..stop-1 as tensors, made ahead; images float32 [-1, 1]."""
+        size = self.image_size
+        spec = {"real_images": ((self.batch_size, size, size, 3), tf.uint8)}
+        if self.embeddings is not None:
+            shape = (self.batch_size, self.embeddings.shape[1])
+            spec |= {name: (shape, tf.float32) for name in ("embeddings", "mismatched_embeddings")}
+
+        def make(step):
+            values = tf.numpy_function(lambda s: list(self(s).values()), [step],
+                                       [kind for _, kind in spec.values()], stateful=False)
+            batch = {name: tf.ensure_shape(value, shape)
+                     for value, (name, (shape, _)) in zip(values, spec.items(), strict=True)}
+            batch["real_images"] = tf.cast(batch["real_images"], tf.float32) / 127.5 - 1.0
+            return batch
+
+        steps = tf.data.Dataset.range(start, stop)
+        return steps.map(make, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+
+def _generator(seed, purpose, number):
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, purpose, number])))
+
+
+def center_crop(pictures, image_size):
+    """uint8 (N, S, S, 3) -> (N, image_size, image_size, 3), the middle: for evaluation."""
+    first = (pictures.shape[1] - image_size) // 2
+    return np.asarray(pictures[:, first:first + image_size, first:first + image_size])

@@ -1,0 +1,55 @@
+"""What a long job shows: a bar on a terminal, plain lines anywhere else."""
+
+import sys
+import time
+
+import tqdm
+
+
+class Progress:
+    """Counts steps from `start` to `total` and shows rate, time left and the latest values.
+
+    Args:
+        name: what is being done, for instance "stage 1".
+        start, total: steps done before and to be done in all.
+        every: steps between two plain lines.
+        per_step: pictures a step, for the rate.
+    """
+
+    def __init__(self, name, start, total, every=50, per_step=1):
+        self.name, self.total, self.every, self.per_step = name, total, every, per_step
+        self.bar = None
+        if sys.stderr.isatty():
+            self.bar = tqdm.tqdm(total=total, initial=start, desc=name, unit="step")
+        self.first, self.begin = start, time.monotonic()
+
+    def images_per_second(self, step):
+        return (step - self.first) * self.per_step / max(time.monotonic() - self.begin, 1e-9)
+
+    def update(self, step, values=None):
+        """`step` steps are done; `values` {name: number} are shown when given."""
+        if self.bar is not None:
+            self.bar.update(step - self.bar.n)
+            if values:
+                rate = self.images_per_second(step)
+                self.bar.set_postfix_str(f"{rate:.1f} images/s, {_join(values)}")
+        elif values and (step % self.every == 0 or step == self.total):
+            rate = self.images_per_second(step)
+            left = (self.total - step) * self.per_step / max(rate, 1e-9)
+            print(f"{self.name}: step {step}/{self.total}, {rate:.1f} images/s, "
+                  f"{left / 60:.1f} min left, {_join(values)}", flush=True)
+
+    def say(self, text):
+        """Prints a line without tearing the bar."""
+        if self.bar is not None:
+            self.bar.write(text)
+        else:
+            print(text, flush=True)
+
+    def close(self):
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _join(values):
+    return ", ".join(f"{name.rsplit('/', 1)[-1]} {value:.3f}" for name, value in values.items())

@@ -1,0 +1,105 @@
+"""A run on disk: checkpoints/<run>/{text_encoder,stage1,stage2}/, each with its config.json."""
+
+import dataclasses
+import json
+import os
+
+import tensorflow as tf
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+from stackgan_tf.config import FREE, Config, UserError
+
+PARTS = ("text_encoder", "stage1", "stage2")
+
+
+class Part:
+    """One part of a run: its folder and the paths in it."""
+
+    def __init__(self, checkpoint_dir: str, run: str, name: str):
+        self.name = name
+        self.path = os.path.join(checkpoint_dir, run, name)
+        self.checkpoints = os.path.join(self.path, "ckpt")
+        self.saved_model = os.path.join(self.path, "saved_model")
+        self.logs = os.path.join(self.path, "logs")
+        self.samples = os.path.join(self.path, "samples")
+        self.metrics = os.path.join(self.path, "metrics.jsonl")
+
+    def is_exported(self) -> bool:
+        return tf.io.gfile.exists(os.path.join(self.saved_model, "saved_model.pb"))
+
+    def read_config(self) -> dict | None:
+        """The settings that the part was made with, None if it was never begun."""
+        path = os.path.join(self.path, "config.json")
+        if not tf.io.gfile.exists(path):
+            return None
+        try:
+            with tf.io.gfile.GFile(path) as file:
+                return json.load(file)
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}); restore it, or move the folder "
+                            f"{self.path} away to start over.") from error
+
+    def open(self, config: Config, relevant: tuple[str, ...] | None = None) -> None:
+        """Makes the folder, or checks that it was made with the same settings.
+
+        Args:
+            relevant: the fields that this part depends on; all but config.FREE when None.
+
+        Raises UserError listing each difference: going on with other settings would spoil the
+        run, starting over would lose it.
+        """
+        now = dataclasses.asdict(config)
+        names = relevant or [name for name in now if name not in FREE]
+        before = self.check(now, names)
+        self._write({**before, **now})
+        self._take()
+
+    def check(self, now: dict, names) -> dict:
+        """Compares the named settings with those that the part was made with; returns these."""
+        before = self.read_config() or {}
+        differences = [f"--{name}={now[name]} (was {before[name]})" for name in names
+                       if name in before and before[name] != now[name]]
+        if differences:
+            raise UserError(f"{self.path} was made with other settings: "
+                            f"{', '.join(differences)}; repeat those, or choose another --run.")
+        return before
+
+    def _take(self):
+        """Keeps a second process from training the same part at the same time."""
+        if fcntl is None or "://" in self.path:
+            return
+        self._lock = open(os.path.join(self.path, "lock"), "w")  # held till the process ends
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another process is training {self.path}; wait for it, or choose "
+                            "another --run.") from error
+
+    def _write(self, settings):
+        try:
+            tf.io.gfile.makedirs(self.path)
+            path = os.path.join(self.path, "config.json")
+            with tf.io.gfile.GFile(path + ".tmp", "w") as file:
+                file.write(json.dumps(settings, indent=2) + "\n")
+            tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
+        except (OSError, tf.errors.OpError) as error:
+            raise UserError(f"cannot write in {self.path}: {getattr(error, 'message', error)}; "
+                            "choose another --checkpoint_dir or make room.") from error
+
+
+def find_run(checkpoint_dir: str, run: str) -> str:
+    """The run's folder; UserError names the runs that are there."""
+    path = os.path.join(checkpoint_dir, run)
+    if not tf.io.gfile.isdir(path):
+        runs = []
+        if tf.io.gfile.isdir(checkpoint_dir):
+            runs = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(checkpoint_dir)
+                          if tf.io.gfile.isdir(os.path.join(checkpoint_dir, name)))
+        known = f"there are: {', '.join(runs)}" if runs else "there is none"
+        raise UserError(f"--run={run}: no such run in {checkpoint_dir} ({known}); "
+                        "train one with: python -m stackgan_tf.train --stage=1")
+    return path

@@ -1,0 +1,99 @@
+"""The game that both stages play. StackGAN (arXiv:1612.03242), Sec. 3.3 and 3.4."""
+
+import tensorflow as tf
+
+from stackgan_tf import latents as random_latents
+from stackgan_tf import losses
+
+
+class StackGAN:
+    """A generator against a matching-aware discriminator, in either stage, with or without text.
+
+    Args:
+        generator, discriminator: of stage1.py or stage2.py.
+        latent_dims: {name: size} of the random tensors: `noise` and, with conditioning
+            augmentation, `epsilon`.
+        loss: a row of losses.LOSSES.
+        kl_weight: factor of the conditioning augmentation's KL term, 0 without it.
+        stage1: for Stage-II, the frozen function {noise, epsilon, embeddings} -> images.
+
+    A batch is a dict of `real_images` float (B, H, W, 3) in [-1, 1] and, with text, `embeddings`
+    and `mismatched_embeddings` (B, embedding_dim): the caption of the image, and the caption of an
+    image of another class.
+    """
+
+    def __init__(self, generator, discriminator, latent_dims, loss="non_saturating",
+                 kl_weight=2.0, stage1=None):
+        self.generator = generator
+        self.discriminator = discriminator
+        self.latent_dims = latent_dims
+        self.d_loss, self.g_loss = losses.LOSSES[loss]
+        self.kl_weight = kl_weight
+        self.stage1 = stage1
+
+    def draw_latents(self, seed, batch_size):
+        """Every random tensor of a step, as a function of the seed (int32 (2,)) alone.
+
+        Stage-II reads the same epsilon as its Stage-I, through its own layer: one set of latents
+        is one picture.
+        """
+        return random_latents.draw(self.latent_dims, seed, batch_size)
+
+    def generate(self, latents, embeddings=None, training=False, generator=None):
+        """The generator's dict of `images` (B, H, W, 3), `mean` and `log_sigma`.
+
+        `generator` stands in for the live one: the moving average, when sampling.
+        """
+        inputs = dict(latents)
+        if embeddings is not None:
+            inputs["embeddings"] = embeddings
+        if self.stage1 is not None:
+            # Frozen: no gradient, inference mode, so its batch-norm statistics stay put.
+            inputs["stage1_images"] = tf.stop_gradient(self.stage1(inputs))
+        return (generator or self.generator)(inputs, training=training)
+
+    def discriminator_loss(self, batch, latents):
+        """real/right caption against fake/right caption and real/WRONG caption, each half.
+
+        The features of the real images are computed once for the right and the wrong pair.
+        Returns the scalar and {name: scalar} for the log.
+        """
+        embeddings = batch.get("embeddings")
+        fake_images = tf.stop_gradient(self.generate(latents, embeddings, True)["images"])
+        d = self.discriminator
+        real, fake = d.features(batch["real_images"], True), d.features(fake_images, True)
+        real_logits = [d.logits(real, embeddings, True)]
+        fake_logits = [d.logits(fake, embeddings, True)]
+        parts = {"logits/real": real_logits[0], "logits/fake": fake_logits[0]}
+        if embeddings is not None:
+            fake_logits.append(d.logits(real, batch["mismatched_embeddings"], True))
+            parts["logits/wrong"] = fake_logits[1]
+        if d.unconditional_head is not None:
+            real_logits.append(d.unconditional_head(real))
+            fake_logits.append(d.unconditional_head(fake))
+        # Averaging over the joined logits gives real + (fake + wrong) / 2 and, with the second
+        # head, the released (real + real_u) / 2 + (fake + wrong + fake_u) / 3.
+        loss = self.d_loss(tf.concat(real_logits, 0), tf.concat(fake_logits, 0))
+        parts = {name: tf.reduce_mean(value) for name, value in parts.items()}
+        parts["accuracy/real"] = tf.reduce_mean(tf.cast(real_logits[0] > 0.0, tf.float32))
+        parts["accuracy/fake"] = tf.reduce_mean(tf.cast(fake_logits[0] < 0.0, tf.float32))
+        return loss, {"loss/discriminator": loss, **parts}
+
+    def generator_loss(self, batch, latents):
+        """The fakes shall pass as real with their captions; plus kl_weight * KL.
+
+        Returns the scalar and {name: scalar} for the log.
+        """
+        embeddings = batch.get("embeddings")
+        output = self.generate(latents, embeddings, training=True)
+        d = self.discriminator
+        features = d.features(output["images"], True)
+        adversarial = self.g_loss(d.logits(features, embeddings, True))
+        if d.unconditional_head is not None:
+            adversarial += self.g_loss(d.unconditional_head(features))
+        loss, parts = adversarial, {"loss/adversarial": adversarial}
+        if "epsilon" in self.latent_dims and "mean" in output:
+            kl = losses.kl_divergence(output["mean"], output["log_sigma"])
+            loss += self.kl_weight * kl
+            parts["loss/kl"] = kl
+        return loss, {"loss/generator": loss, **parts}

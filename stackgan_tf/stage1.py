@@ -1,0 +1,88 @@
+"""Stage-I: a caption and noise become a 64x64 sketch. StackGAN (arXiv:1612.03242), Sec. 3.3."""
+
+import keras
+import tensorflow as tf
+
+from stackgan_tf import blocks
+from stackgan_tf.conditioning_augmentation import ConditioningAugmentation
+
+
+class Stage1Generator(keras.Model):
+    """Stage-I generator; at paper sizes (width 128, embeddings of 1024) 10,301,248 parameters.
+
+    Args:
+        image_size: side of the images, a power of two; the paper's is 64.
+        width: Gf; the 4x4 map has 8 Gf channels, every doubling halves them.
+        condition_dim: size of c, or 0 for a generator without text.
+        augment: False takes c = mean(e), the paper's ablation.
+
+    Call argument: a dict of
+        noise: float (B, noise_dim), standard normal.
+        embeddings: float (B, embedding_dim), with text only.
+        epsilon: float (B, condition_dim), standard normal, with augmentation only.
+
+    Returns:
+        dict of `images` float32 (B, image_size, image_size, 3) in [-1, 1] and, with text, `mean`
+        and `log_sigma` (B, condition_dim).
+    """
+
+    def __init__(self, image_size=64, width=128, condition_dim=128, augment=True,
+                 name="stage1_generator"):
+        super().__init__(name=name, autocast=False)  # the latents stay float32
+        self.width = width
+        self.augment = augment
+        self.augmentation = ConditioningAugmentation(condition_dim) if condition_dim else None
+        self.fc = keras.layers.Dense(4 * 4 * 8 * width, use_bias=False, name="fc",
+                                     kernel_initializer=blocks.normal_init())
+        self.fc_norm = blocks.batch_norm("fc_norm")
+        doublings = image_size.bit_length() - 3
+        self.up = [blocks.Upsample(8 * width // 2**(i + 1), name=f"up_{i}")
+                   for i in range(doublings)]
+        self.to_rgb = keras.layers.Conv2D(3, 3, padding="same", use_bias=False, name="to_rgb",
+                                          kernel_initializer=blocks.normal_init(),
+                                          dtype="float32")
+
+    def call(self, inputs, training=False):
+        x, statistics = inputs["noise"], {}
+        if self.augmentation is not None:
+            condition, mean, log_sigma = self.augmentation(
+                inputs["embeddings"], inputs["epsilon"] if self.augment else None)
+            statistics = {"mean": mean, "log_sigma": log_sigma}
+            x = tf.concat([x, condition], -1)  # (B, noise_dim + condition_dim)
+        x = tf.nn.relu(self.fc_norm(self.fc(x), training=training))
+        x = tf.reshape(x, [-1, 4, 4, 8 * self.width])
+        for layer in self.up:  # 8x8x4Gf, 16x16x2Gf, 32x32xGf, 64x64xGf/2
+            x = layer(x, training=training)
+        return {"images": tf.tanh(self.to_rgb(x)), **statistics}
+
+
+class Stage1Discriminator(keras.Model):
+    """Judges whether a 64x64 image is real and matches the caption.
+
+    Args:
+        image_size: side of the images, a power of two.
+        width: Df; the 4x4 map has 8 Df channels.
+        text_dim: size of its own text layer, 0 without text.
+
+    `features` is apart from `logits`, so that the features of real images are computed once and
+    judged twice: with the right caption and with a wrong one.
+    """
+
+    def __init__(self, image_size=64, width=64, text_dim=128, name="stage1_discriminator"):
+        super().__init__(name=name)
+        self.trunk = blocks.DiscriminatorTrunk(image_size, width, name="trunk")
+        self.head = blocks.MatchingHead(width, text_dim, name="head")
+        self.unconditional_head = None
+
+    def features(self, images, training=False):
+        """float (B, image_size, image_size, 3) in [-1, 1] -> (B, 4, 4, channels)."""
+        return self.trunk(images, training=training)
+
+    def logits(self, features, embeddings=None, training=False):
+        """float (B, 4, 4, channels), (B, embedding_dim) -> float32 (B,)."""
+        return self.head(features, embeddings, training=training)
+
+    def call(self, inputs, training=False):
+        """{"images", "embeddings"} -> logits float32 (B,)."""
+        return self.logits(self.features(inputs["images"], training), inputs.get("embeddings"),
+                           training)

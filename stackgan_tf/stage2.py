@@ -1,0 +1,108 @@
+"""Stage-II: the 64x64 sketch and the caption become a 256x256 picture.
+
+StackGAN (arXiv:1612.03242), Sec. 3.4.
+"""
+
+import keras
+import tensorflow as tf
+
+from stackgan_tf import blocks
+from stackgan_tf.conditioning_augmentation import ConditioningAugmentation
+
+
+class Stage2Generator(keras.Model):
+    """Stage-II generator; at paper sizes (width 128, 4 residual blocks) 26,290,080 parameters.
+
+    Args:
+        stage1_size, image_size: sides of the image that comes in and of the one that goes out.
+        width: Gf.
+        condition_dim: size of c; 0 leaves the caption out (no text at all, or the "text once"
+            ablation, where only Stage-I has read it).
+        residual_blocks: the paper takes 4 for 256x256, 2 for 128x128.
+        augment: False takes c = mean(e), the paper's ablation.
+        halvings: of the sketch before the residual blocks; 2 in the paper, 1 without text (the
+            unconditional two-stage GAN).
+
+    Call argument: a dict of
+        stage1_images: float (B, stage1_size, stage1_size, 3) in [-1, 1].
+        embeddings: float (B, embedding_dim), with text only.
+        epsilon: float (B, condition_dim), standard normal, with augmentation only.
+
+    Returns:
+        dict of `images` float32 (B, image_size, image_size, 3) in [-1, 1] and, with text, `mean`
+        and `log_sigma` (B, condition_dim).
+    """
+
+    def __init__(self, stage1_size=64, image_size=256, width=128, condition_dim=128,
+                 residual_blocks=4, augment=True, halvings=2, name="stage2_generator"):
+        super().__init__(name=name, autocast=False)  # the latents stay float32
+        self.augment = augment
+        self.side = stage1_size // 2**halvings
+        inner = width * 2**halvings  # 4 Gf at 16x16 in the paper
+        self.encoder = [blocks.ConvNorm(width, 3, norm=False, name="encoder_0")]
+        self.encoder += [blocks.ConvNorm(width * 2**i, 4, 2, name=f"encoder_{i}")
+                         for i in range(1, halvings + 1)]
+        self.augmentation = self.joint = None
+        if condition_dim:
+            self.augmentation = ConditioningAugmentation(condition_dim)
+            self.joint = blocks.ConvNorm(inner, 3, name="joint")
+        self.residual = [blocks.Residual(inner, name=f"residual_{i}")
+                         for i in range(residual_blocks)]
+        doublings = (image_size // self.side).bit_length() - 1
+        self.up = [blocks.Upsample(max(inner // 2**(i + 1), 1), name=f"up_{i}")
+                   for i in range(doublings)]
+        self.to_rgb = keras.layers.Conv2D(3, 3, padding="same", use_bias=False, name="to_rgb",
+                                          kernel_initializer=blocks.normal_init(),
+                                          dtype="float32")
+
+    def call(self, inputs, training=False):
+        x, statistics = inputs["stage1_images"], {}
+        for layer in self.encoder:  # 64x64xGf, 32x32x2Gf, 16x16x4Gf
+            x = layer(x, training=training)
+        if self.augmentation is not None:
+            condition, mean, log_sigma = self.augmentation(
+                inputs["embeddings"], inputs["epsilon"] if self.augment else None)
+            statistics = {"mean": mean, "log_sigma": log_sigma}
+            condition = blocks.replicate(tf.cast(condition, x.dtype), self.side)
+            x = self.joint(tf.concat([x, condition], -1), training=training)
+        for layer in self.residual:
+            x = layer(x, training=training)
+        for layer in self.up:  # 32x32x2Gf, 64x64xGf, 128x128xGf/2, 256x256xGf/4
+            x = layer(x, training=training)
+        return {"images": tf.tanh(self.to_rgb(x)), **statistics}
+
+
+class Stage2Discriminator(keras.Model):
+    """Judges whether a 256x256 image is real and matches the caption.
+
+    Args:
+        image_size: side of the images, a power of two.
+        width: Df.
+        text_dim: size of its own text layer, 0 without text.
+        unconditional: adds a second head that judges without the caption (released PyTorch
+            code, not in the paper).
+    """
+
+    def __init__(self, image_size=256, width=64, text_dim=128, unconditional=False,
+                 name="stage2_discriminator"):
+        super().__init__(name=name)
+        self.trunk = blocks.DiscriminatorTrunk(image_size, width, name="trunk")
+        self.head = blocks.MatchingHead(width, text_dim, name="head")
+        self.unconditional_head = None
+        if unconditional:
+            self.unconditional_head = blocks.MatchingHead(width, 0, name="unconditional_head")
+
+    def features(self, images, training=False):
+        """float (B, image_size, image_size, 3) in [-1, 1] -> (B, 4, 4, channels)."""
+        return self.trunk(images, training=training)
+
+    def logits(self, features, embeddings=None, training=False):
+        """float (B, 4, 4, channels), (B, embedding_dim) -> float32 (B,)."""
+        return self.head(features, embeddings, training=training)
+
+    def call(self, inputs, training=False):
+        """{"images", "embeddings"} -> logits float32 (B,)."""
+        features = self.features(inputs["images"], training)
+        if self.unconditional_head is not None:
+            self.unconditional_head(features)  # so that it is built with the rest
+        return self.logits(features, inputs.get("embeddings"), training)

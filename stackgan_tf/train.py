@@ -1,0 +1,286 @@
+"""Trains Stage-I or Stage-II of StackGAN, and before them the run's text encoder.
+
+On a laptop, with the embedded data set; 15 and 45 minutes on two CPU cores:
+
+    python -m stackgan_tf.train --stage=1
+    python -m stackgan_tf.train --stage=2
+
+With your own pictures, and at the paper's sizes on a GPU:
+
+    python -m stackgan_tf.train --stage=1 --run=mine --dataset=folder --data_dir=DIR
+    python -m stackgan_tf.train --stage=1 --run=birds --preset=birds --data_dir=DIR
+
+Everything lands in checkpoints/<run>/stage<N>/: checkpoints, the SavedModel, sample grids and
+TensorBoard logs. The same command again goes on where the last one stopped, bit for bit.
+"""
+
+import dataclasses
+import math
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
+
+from stackgan_tf import build, checkpoint, images, latents, pipeline
+from stackgan_tf.config import (
+    TEXT_FIELDS,
+    Config,
+    UserError,
+    define_flags,
+    given_flags,
+    resolve,
+    run_cli,
+    to_flags,
+)
+from stackgan_tf.progress import Progress
+from stackgan_tf.run_folder import Part
+from stackgan_tf.train_step import make_train_step
+
+
+def main(_):
+    config = settings()
+    part = Part(config.checkpoint_dir, config.run, f"stage{config.stage}")
+    source = find_stage1(config, part)
+    text = Part(config.checkpoint_dir, config.run, "text_encoder")
+    if config.embedding_dim:
+        text.check(dataclasses.asdict(config), TEXT_FIELDS)
+    part.open(config)
+    print(f"stage {config.stage} of run {config.run!r}: {part.path}", flush=True)
+    batches = pipeline.Batches(build.load_examples(config, "train"), config.image_size,
+                               config.batch_size, config.seed, config.captions_per_embedding)
+    if code := prepare_text_encoder(config, text):
+        return code
+    frozen_stage1 = build.Stage1(keep_stage1(source, part)) if config.stage == 2 else None
+    return Trainer(config, part, text, batches, frozen_stage1).run()
+
+
+def settings() -> Config:
+    """The Config of this start: flags, the run's Stage-I, preset; the encoder's own size."""
+    given = given_flags()
+    shared = None
+    if given.get("stage") == 2:
+        shared = Part(given.get("checkpoint_dir", Config.checkpoint_dir),
+                      given.get("run", Config.run), "stage1").read_config()
+    config = resolve(given, shared)
+    if config.text_encoder:
+        dim = build.TextEncoder(config.text_encoder).dim
+        if given.get("embedding_dim", dim) != dim:
+            raise UserError(f"--embedding_dim={config.embedding_dim} does not fit the text encoder "
+                            f"{config.text_encoder}, which gives {dim}; leave it out.")
+        config = dataclasses.replace(config, embedding_dim=dim)
+    return config
+
+
+def find_stage1(config: Config, part: Part) -> str | None:
+    """Path of the SavedModel to put under Stage-II; UserError if there is none."""
+    if config.stage == 1:
+        return None
+    own = Part(config.checkpoint_dir, config.run, "stage1")
+    kept = os.path.join(part.path, "stage1")
+    if tf.io.gfile.exists(kept):
+        return kept
+    if config.stage1:
+        build.Stage1(config.stage1)
+        text = Part(config.checkpoint_dir, config.run, "text_encoder")
+        if config.embedding_dim and not config.text_encoder and not text.is_exported():
+            raise UserError(f"--stage1={config.stage1} needs the text encoder that it was trained "
+                            "with, and this run has none; add --text_encoder=PATH.")
+        return config.stage1
+    if not own.is_exported():
+        raise UserError(f"--stage=2 needs a Stage-I and {own.saved_model} is not there; first run "
+                        f"python -m stackgan_tf.train --stage=1 --run={config.run}, or give "
+                        "--stage1=PATH.")
+    return own.saved_model
+
+
+def keep_stage1(source: str, part: Part) -> str:
+    """Copies Stage-I into the Stage-II part: training Stage-I on must not move it under us."""
+    kept = os.path.join(part.path, "stage1")
+    if source != kept:
+        checkpoint.copy_directory(source, kept)
+    return kept
+
+
+def prepare_text_encoder(config: Config, text: Part) -> int:
+    """Sees to it that the run has a text encoder; returns an exit code, 0 if all is well."""
+    if not config.embedding_dim or text.is_exported():
+        return 0
+    if config.text_encoder:
+        text.open(config, TEXT_FIELDS)
+        checkpoint.copy_directory(config.text_encoder, text.saved_model)
+        return 0
+    print("this run has no text encoder yet: training it first", flush=True)
+    # A process of its own gives its memory back; its flags are this run's.
+    child = subprocess.Popen([sys.executable, "-m", "stackgan_tf.train_text_encoder",
+                              *to_flags(config)])
+    handlers = {s: signal.signal(s, lambda number, _: child.send_signal(number))
+                for s in (signal.SIGTERM, signal.SIGINT)}
+    code = child.wait()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    return code
+
+
+class Trainer:
+    """The training loop of one stage, with its reports and checkpoints."""
+
+    def __init__(self, config, part, text, batches, frozen_stage1):
+        self.config, self.part, self.batches = config, part, batches
+        self.stage1 = frozen_stage1
+        encoder = build.TextEncoder(text.saved_model) if config.embedding_dim else None
+        if encoder is not None:
+            self._embed(encoder)
+        steps_per_epoch = len(batches.examples) / config.batch_size
+        self.total = config.train_steps or math.ceil(config.epochs * steps_per_epoch)
+        self.gan, self.ema_generator = build.gan(config, frozen_stage1)
+        self.learning_rate = build.learning_rate(config, steps_per_epoch)
+        generator_adam = build.optimizer(config, self.learning_rate, self.gan.generator)
+        discriminator_adam = build.optimizer(config, self.learning_rate, self.gan.discriminator)
+        # What is sampled and exported: the moving average, kept apart from the live weights.
+        self.sampler = self.ema_generator if config.ema_decay else self.gan.generator
+        self.train_step = make_train_step(
+            self.gan, generator_adam, discriminator_adam,
+            self.ema_generator if config.ema_decay else None, config.ema_decay, config.seed)
+        self.checkpoints = checkpoint.Checkpoints(part.checkpoints, {
+            "generator": self.gan.generator.variables,
+            "discriminator": self.gan.discriminator.variables,
+            "ema_generator": self.ema_generator.variables,
+            "generator_optimizer": generator_adam.variables,
+            "discriminator_optimizer": discriminator_adam.variables,
+        }, config.keep_checkpoints)
+        self._prepare_samples(encoder)
+
+    def _embed(self, encoder):
+        bar = Progress("embedding the captions", 0, 1, every=10**9)
+        self.batches.set_embeddings(*pipeline.embed(self.batches.examples.captions, encoder))
+        bar.update(1, {"captions": len(self.batches.embeddings)})
+        bar.close()
+
+    def _prepare_samples(self, encoder):
+        """Captions and noise of the sample grids, the same at every checkpoint."""
+        rows, self.columns = (8, 4) if self.config.image_size <= 64 else (5, 4)
+        self.captions = build.fixed_captions(self.config, rows) if encoder else [""] * rows
+        self.grid_embeddings = None
+        if encoder:
+            self.grid_embeddings = tf.repeat(encoder(self.captions), self.columns, axis=0)
+        self.grid_latents = latents.draw(self.gan.latent_dims, [self.config.seed, 2**31 - 1],
+                                         rows * self.columns)
+
+    def run(self) -> int:
+        """Trains to the end; returns an exit code: 0, or 128 + the signal that stopped it."""
+        config, start = self.config, self.checkpoints.restore()
+        if start >= self.total:
+            print(f"already trained for {start} steps; for more, raise --train_steps or --epochs.")
+            if not self.part.is_exported():
+                self.export(start)
+            return 0
+        if start:
+            print(f"going on from the checkpoint of step {start}", flush=True)
+        signals = []
+        handlers = {number: signal.signal(number, lambda n, _: signals.append(n))
+                    for number in (signal.SIGTERM, signal.SIGINT)}
+        writer = tf.summary.create_file_writer(self.part.logs)
+        progress = Progress(f"stage {config.stage}", start, self.total, config.log_steps,
+                            config.batch_size)
+        with writer.as_default():
+            if not start:
+                hparams.hparams({k: v for k, v in dataclasses.asdict(config).items()})
+            for step, batch in enumerate(self.batches.dataset(start, self.total), start + 1):
+                parts = self.train_step(batch, tf.constant(step - 1, tf.int64))
+                due = step % config.checkpoint_steps == 0 or step == self.total or signals
+                if due or step % config.log_steps == 0:
+                    values = self.report(step, parts, progress)
+                progress.update(step, values if step % config.log_steps == 0 else None)
+                if due:
+                    self.checkpoints.save(step)
+                    self.export(step)
+                    self.write_samples(step)
+                    writer.flush()
+                if signals:
+                    break
+        progress.close()
+        writer.close()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if signals and step < self.total:
+            print(f"stopped by signal {signals[0]} after step {step}, which is saved; the same "
+                  "command goes on from there.", flush=True)
+            return 128 + signals[0]
+        print(f"done: {self.part.saved_model} (and grids in {self.part.samples})", flush=True)
+        return 0
+
+    def report(self, step, parts, progress) -> dict:
+        """Writes a step's numbers to TensorBoard; UserError if one is not finite."""
+        values = {name: float(value) for name, value in parts.items()}
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            last = max(self.checkpoints.steps(), default=0)
+            raise UserError(f"{', '.join(bad)} is not finite at step {step}; the checkpoint of "
+                            f"step {last} is kept. A lower --learning_rate may help, in a new "
+                            "--run.")
+        for name, value in values.items():
+            tf.summary.scalar(name, value, step)
+        tf.summary.scalar("learning_rate", self.learning_rate(step), step)
+        tf.summary.scalar("images_per_second", progress.images_per_second(step), step)
+        return {name: values[name] for name in ("loss/discriminator", "loss/generator")}
+
+    def write_samples(self, step):
+        """A grid of the fixed captions as PNG and in TensorBoard; Stage-I above Stage-II."""
+        sizes = [self._sample(self.sampler)]
+        if self.stage1 is not None:
+            sizes.insert(0, self._sample(None))
+        rows, labels = [], []
+        for i, caption in enumerate(self.captions):
+            here = slice(i * self.columns, (i + 1) * self.columns)
+            rows += [pictures[here] for pictures in sizes]
+            labels += [caption] + [""] * (len(sizes) - 1)
+        grid = images.labelled_grid(rows, labels)
+        images.save_png(os.path.join(self.part.samples, f"step-{step:08d}.png"), grid)
+        tf.summary.image("samples", grid[None], step)
+        if any(self.captions):
+            text = "\n".join(f"{i + 1}. {caption}" for i, caption in enumerate(self.captions))
+            tf.summary.text("samples/captions", text, step)
+
+    def _sample(self, generator):
+        """uint8 pictures of the grid by `generator`, or by the Stage-I below when None."""
+        made = []
+        for first in range(0, len(self.captions) * self.columns, 8):
+            inputs = {name: v[first:first + 8] for name, v in self.grid_latents.items()}
+            embeddings = None
+            if self.grid_embeddings is not None:
+                embeddings = self.grid_embeddings[first:first + 8]
+            if generator is None:
+                made.append(self.stage1({**inputs, "embeddings": embeddings}))
+            else:
+                made.append(self.gan.generate(inputs, embeddings, generator=generator)["images"])
+        return images.to_uint8(np.concatenate(made))
+
+    def export(self, step):
+        """The stage as a SavedModel: latents and embeddings -> images, no strings inside."""
+        dims = dict(self.gan.latent_dims)
+        if self.config.embedding_dim:
+            dims["embeddings"] = self.config.embedding_dim
+        signature = {name: tf.TensorSpec([None, dim], tf.float32, name)
+                     for name, dim in dims.items()}
+
+        def generate(inputs):
+            inputs = dict(inputs)
+            embeddings = inputs.pop("embeddings", None)
+            output = self.gan.generate(inputs, embeddings, generator=self.sampler)
+            return {"images": output["images"]}
+
+        endpoints = {"serve": (generate, [signature])}
+        parts = [self.sampler]
+        if self.stage1 is not None:
+            parts.append(self.stage1.loaded)
+            endpoints["stage1"] = (lambda inputs: {"images": self.stage1(inputs)}, [signature])
+        checkpoint.export(self.part.saved_model, parts, endpoints)
+
+
+if __name__ == "__main__":
+    define_flags()
+    run_cli(main)

@@ -1,0 +1,54 @@
+"""The only function that updates weights: one step of any GAN of this package."""
+
+import tensorflow as tf
+
+
+def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_generator, ema_decay,
+                    seed):
+    """One discriminator step, one generator step, one step of the moving average.
+
+    Args:
+        gan: an object with `generator`, `discriminator`, `draw_latents(seed, batch_size)`,
+            `discriminator_loss(batch, latents)` and `generator_loss(batch, latents)`.
+        generator_optimizer, discriminator_optimizer: Keras optimizers, built on the trainable
+            variables of the two networks.
+        ema_generator: a second generator, whose variables are the moving average; or None.
+        ema_decay: weight of the past, in [0, 1).
+        seed: int, the run's; the step's noise is a function of (seed, step).
+
+    Returns:
+        train_step(batch, step) -> {name: float32 scalar}, a tf.function; `step` is an int64
+        scalar tensor, the number of steps done before.
+    """
+    d_variables = [v.value for v in gan.discriminator.trainable_variables]
+    g_variables = [v.value for v in gan.generator.trainable_variables]
+
+    @tf.function
+    def train_step(batch, step):
+        batch_size = tf.shape(batch["real_images"])[0]
+        latents = gan.draw_latents(tf.stack([seed, tf.cast(step, tf.int32)]), batch_size)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(d_variables)
+            d_loss, d_parts = gan.discriminator_loss(batch, latents)
+        discriminator_optimizer.apply(tape.gradient(d_loss, d_variables), d_variables)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(g_variables)
+            g_loss, g_parts = gan.generator_loss(batch, latents)
+        generator_optimizer.apply(tape.gradient(g_loss, g_variables), g_variables)
+        if ema_generator is not None:
+            update_ema(ema_generator, gan.generator, ema_decay, step)
+        return {**d_parts, **g_parts}
+
+    return train_step
+
+
+def update_ema(ema_model, model, decay, step):
+    """Moves every variable of `ema_model`, batch-norm statistics included, towards `model`'s.
+
+    The decay ramps up as (1 + step) / (10 + step), so that a short run does not end in the
+    average of its random start.
+    """
+    ramp = (1.0 + tf.cast(step, tf.float32)) / (10.0 + tf.cast(step, tf.float32))
+    decay = tf.minimum(decay, ramp)
+    for average, value in zip(ema_model.variables, model.variables, strict=True):
+        average.assign(decay * average + (1.0 - decay) * value)

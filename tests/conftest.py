@@ -1,0 +1,78 @@
+"""Tiny data, tiny networks and the command line, for all tests."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from stackgan_tf import checkpoint
+from stackgan_tf.config import resolve
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+# Sizes at which a step takes milliseconds: Stage-I 16x16, Stage-II 32x32.
+TINY = {
+    "embedding_dim": 8, "noise_dim": 5, "condition_dim": 6, "generator_width": 4,
+    "discriminator_width": 4, "batch_size": 4, "residual_blocks": 1, "train_steps": 6,
+    "log_steps": 2, "checkpoint_steps": 3, "text_encoder_steps": 4, "text_encoder_width": 8,
+    "text_encoder_batch_size": 4,
+}
+
+
+@pytest.fixture
+def tiny():
+    """tiny(stage, **changes) -> Config."""
+    def make(stage=1, **changes):
+        size = {1: 16, 2: 32}[stage]
+        return resolve({**TINY, "stage": stage, "image_size": size, **changes})
+    return make
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """A captioned folder of 12 pictures in three classes, each of its own color."""
+    path = tmp_path_factory.mktemp("folder")
+    rng = np.random.default_rng(0)
+    colors = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 220)}
+    with open(path / "captions.jsonl", "w") as file:
+        for i in range(12):
+            name, color = list(colors.items())[i % 3]
+            noise = rng.integers(-20, 20, (40, 40, 3))
+            picture = np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(picture).save(path / f"{i}.png")
+            file.write(json.dumps({"file": f"{i}.png", "class": name, "captions": [
+                f"a {name} square", f"this picture number {i} is {name}"]}) + "\n")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory):
+    """A text encoder that counts hashed words: a SavedModel string [B] -> float [B, 8]."""
+    path = str(tmp_path_factory.mktemp("encoder") / "words")
+
+    def serve(captions):
+        words = tf.strings.split(tf.strings.lower(captions))
+        buckets = tf.strings.to_hash_bucket_fast(words, 8).to_tensor(-1)
+        return {"embeddings": tf.reduce_sum(tf.one_hot(buckets, 8), 1)}
+
+    checkpoint.export(path, [], {"serve": (serve, [tf.TensorSpec([None], tf.string, "captions")])})
+    return path
+
+
+def command(module, *flags, check=True, **kwargs):
+    """Runs `python -m stackgan_tf.<module>` and returns the finished process, output as text."""
+    done = subprocess.run([sys.executable, "-m", f"stackgan_tf.{module}", *flags], cwd=ROOT,
+                          capture_output=True, text=True, timeout=600, **kwargs)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def tiny_flags(stage, **changes):
+    """Command-line flags of TINY for a stage."""
+    values = {**TINY, "stage": stage, "image_size": {1: 16, 2: 32}[stage], **changes}
+    return [f"--{name}={value}" for name, value in values.items()]

@@ -1,0 +1,77 @@
+"""The directions of the arrows: a module imports only what stands below it."""
+
+import ast
+from pathlib import Path
+
+import stackgan_tf
+
+ROOT = Path(stackgan_tf.__file__).parent
+LEVELS = [
+    ["config", "blocks", "losses", "images", "latents", "progress", "flower_drawing"],
+    ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*", "metrics.*"],
+    ["stage1", "stage2", "stackgan", "attribute_classifier", "baselines.*"],
+    ["build", "train_step"],
+    ["checkpoint", "run_folder", "generate"],
+    ["train", "train_text_encoder", "sample", "evaluate", "export"],
+]
+# Within a level nobody imports anybody, but for the file that reads a run of the same level.
+WITHIN = {("run_folder", "config"), ("generate", "run_folder"), ("generate", "checkpoint")}
+
+
+def level(name):
+    names = {name, name.split(".")[0] + ".*"}
+    found = [i for i, row in enumerate(LEVELS) if names & set(row)]
+    assert found, f"{name}.py has no place in the layout; give it one in LEVELS"
+    return found[0]
+
+
+def modules():
+    for path in sorted(ROOT.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if not name.endswith("__init__"):
+            yield name, ast.parse(path.read_text())
+
+
+def ours(tree):
+    """Names of our modules that a tree imports, wherever in the file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "relative imports hide the arrows"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name.startswith("stackgan_tf."):
+                parts = name.split(".")[1:]
+                while parts and not (ROOT.joinpath(*parts).with_suffix(".py").exists()):
+                    parts.pop()
+                if parts:
+                    yield ".".join(parts)
+
+
+def test_no_arrow_goes_up():
+    for name, tree in modules():
+        for other in ours(tree):
+            below = level(other) < level(name) or (name, other) in WITHIN
+            assert below, f"{name} imports {other}, which does not stand below it"
+
+
+def test_train_step_imports_nothing_of_ours():
+    assert not list(ours(dict(modules())["train_step"]))
+
+
+def test_absl_only_in_config_and_command_lines():
+    for name, tree in modules():
+        imported = {alias.name.split(".")[0] for node in ast.walk(tree)
+                    if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {node.module.split(".")[0] for node in ast.walk(tree)
+                     if isinstance(node, ast.ImportFrom)}
+        assert "absl" not in imported or name == "config" or level(name) == len(LEVELS) - 1, name
+
+
+def test_package_files_stay_empty():
+    for path in ROOT.rglob("__init__.py"):
+        assert not [node for node in ast.walk(ast.parse(path.read_text()))
+                    if isinstance(node, (ast.Import, ast.ImportFrom))], path

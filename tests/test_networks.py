@@ -1,0 +1,141 @@
+"""Shapes, parameter counts by the paper's tables, and the two forms of the up-sampling block."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from stackgan_tf import blocks, build, stage1, stage2
+from stackgan_tf.conditioning_augmentation import ConditioningAugmentation
+
+
+def parameters(model):
+    return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+
+
+def zeros(batch=2, **dims):
+    return {name: tf.zeros([batch, dim]) for name, dim in dims.items()}
+
+
+def test_stage1_generator_at_paper_sizes():
+    generator = stage1.Stage1Generator()
+    output = generator(zeros(noise=100, epsilon=128, embeddings=1024))
+    assert output["images"].shape == (2, 64, 64, 3)
+    assert parameters(generator) == 10_301_248
+
+
+def test_stage2_generator_at_paper_sizes():
+    generator = stage2.Stage2Generator()
+    output = generator({"stage1_images": tf.zeros([1, 64, 64, 3]),
+                        **zeros(1, epsilon=128, embeddings=1024)})
+    assert output["images"].shape == (1, 256, 256, 3)
+    assert parameters(generator) == 26_290_080
+
+
+def test_stage2_generator_at_coco_sizes():
+    generator = stage2.Stage2Generator(width=192, residual_blocks=2)
+    generator({"stage1_images": tf.zeros([1, 64, 64, 3]), **zeros(1, epsilon=128,
+                                                                   embeddings=1024)})
+    assert parameters(generator) == 37_130_480
+
+
+def _head(channels, width):  # text layer, 1x1 joint with batch norm, 4x4 logit
+    return (1024 * 128 + 128) + ((channels + 128) * 8 * width + 2 * 8 * width) + 16 * 8 * width
+
+
+def test_stage1_discriminator_by_hand():
+    df = 64
+    trunk = 16 * 3 * df
+    for inner, outer in ((df, 2 * df), (2 * df, 4 * df), (4 * df, 8 * df)):
+        trunk += 16 * inner * outer + 2 * outer
+    discriminator = stage1.Stage1Discriminator()
+    logits = discriminator({"images": tf.zeros([2, 64, 64, 3]), **zeros(embeddings=1024)})
+    assert logits.shape == (2,)
+    assert parameters(discriminator) == trunk + _head(8 * df, df) == 3_225_472
+
+
+def test_stage2_discriminator_by_hand():
+    df = 64
+    trunk = 16 * 3 * df
+    for i in range(5):  # to 2, 4, 8, 16, 32 Df
+        trunk += 16 * (df * 2**i) * (df * 2 ** (i + 1)) + 2 * df * 2 ** (i + 1)
+    trunk += 9 * 32 * df * 16 * df + 2 * 16 * df + 9 * 16 * df * 8 * df + 2 * 8 * df
+    discriminator = stage2.Stage2Discriminator(unconditional=True)
+    discriminator({"images": tf.zeros([1, 256, 256, 3]), **zeros(1, embeddings=1024)})
+    assert parameters(discriminator) == trunk + _head(8 * df, df) + 16 * 8 * df
+    assert trunk + _head(8 * df, df) == 68_770_688
+
+
+def test_without_text():
+    """No caption anywhere: no augmentation, no text layer, and Stage-II halves only once."""
+    generator = stage1.Stage1Generator(16, 4, condition_dim=0)
+    assert set(generator(zeros(noise=5))) == {"images"}
+    upper = stage2.Stage2Generator(64, 256, 4, condition_dim=0, residual_blocks=1, halvings=1)
+    assert upper({"stage1_images": tf.zeros([1, 64, 64, 3])})["images"].shape == (1, 256, 256, 3)
+    assert upper.side == 32 and len(upper.up) == 3
+    discriminator = stage1.Stage1Discriminator(16, 4, text_dim=0)
+    assert discriminator({"images": tf.zeros([2, 16, 16, 3])}).shape == (2,)
+
+
+@pytest.mark.parametrize("changes, missing", [
+    ({"conditioning_augmentation": False}, "epsilon"), ({"embedding_dim": 0}, "epsilon")])
+def test_ablations_leave_out_the_latent(tiny, changes, missing):
+    gan, _ = build.gan(tiny(1, **changes))
+    assert missing not in gan.latent_dims
+
+
+def test_moving_average_starts_as_the_generator(tiny):
+    gan, average = build.gan(tiny())
+    for a, b in zip(gan.generator.variables, average.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_weights_follow_from_the_seed(tiny):
+    first, again, other = (build.gan(tiny(seed=seed))[0].generator.variables[0].numpy()
+                           for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-3
+
+
+def test_upsampling_forms_agree():
+    """One transposed convolution against doubling and a 3x3 convolution: values, gradients."""
+    layer = blocks.UpsampleConv(5)
+    x = tf.random.stateless_normal([2, 6, 6, 3], [1, 2])
+    layer(x)
+    kernel = layer.kernel.value
+    # a third way: repeat, then the convolution as a sum over its nine taps
+    big = np.pad(np.repeat(np.repeat(x.numpy(), 2, 1), 2, 2), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    expected = sum(np.einsum("bhwc,cf->bhwf", big[:, i:i + 12, j:j + 12], kernel.numpy()[i, j])
+                   for i in range(3) for j in range(3))
+    gradients = []
+    for form in (layer.plain, layer.fused):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = form(x, kernel)
+            loss = tf.reduce_sum(y**3)
+        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-6)
+        gradients.append(tape.gradient(loss, [x, kernel]))
+    for a, b in zip(*gradients, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+
+
+def test_conditioning_augmentation_by_hand():
+    layer = ConditioningAugmentation(1)
+    layer(tf.zeros([1, 2]))
+    layer.dense.set_weights([np.array([[1.0, 0.5], [0.0, 1.0]]), np.array([0.0, -1.0])])
+    condition, mean, log_sigma = layer(tf.constant([[2.0, -4.0]]), tf.constant([[3.0]]))
+    assert float(mean[0, 0]) == pytest.approx(2.0)  # 2 * 1
+    assert float(log_sigma[0, 0]) == pytest.approx(-0.8)  # 0.2 * (2*0.5 - 4 - 1)
+    assert float(condition[0, 0]) == pytest.approx(2.0 + 3.0 * np.exp(-0.8), rel=1e-5)
+    assert float(layer(tf.constant([[2.0, -4.0]]))[0][0, 0]) == pytest.approx(2.0)
+
+
+def test_mixed_bfloat16_keeps_weights_and_results_in_float32(tiny):
+    try:
+        gan, _ = build.gan(tiny(precision="mixed_bfloat16"))
+        assert {v.dtype for v in gan.generator.variables} == {"float32"}
+        latents = gan.draw_latents([0, 0], 2)
+        images = gan.generate(latents, tf.ones([2, 8]))["images"]
+        assert images.dtype == tf.float32
+        assert gan.discriminator({"images": images, "embeddings": tf.ones([2, 8])}).dtype == "float32"
+    finally:
+        build.gan(tiny())  # sets the policy back
