@@ -74,18 +74,18 @@ class Checkpoints:
         An unreadable one is reported and the one before it taken. Raises UserError if there are
         checkpoints but none fits or can be read: starting over is for the user to decide.
         """
+        reasons = []
         for step in reversed(self.steps()):
             try:
                 self._read(step)
                 return step
             except UNREADABLE as error:
-                if isinstance(error, UserError):
-                    raise
+                reasons.append(_reason(error))
                 log.warning("checkpoint %s cannot be read (%s); trying the one before it.",
-                            self._folder(step), _reason(error))
-        if self.steps():
-            raise UserError(f"no checkpoint in {self.directory} can be read; move the folder away "
-                            "to start over.")
+                            self._folder(step), reasons[-1])
+        if reasons:
+            raise UserError(f"no checkpoint in {self.directory} can be read ({reasons[0]}); move "
+                            "the folder away to start over, or choose another --run.")
         return 0
 
     def _read(self, step):
@@ -95,8 +95,8 @@ class Checkpoints:
         if stored != self.names:
             odd = {n for part in {*stored, *self.names}
                    for n in {*stored.get(part, ())} ^ {*self.names.get(part, ())}}
-            raise UserError(f"checkpoint {folder} holds other variables than this network "
-                            f"({', '.join(sorted(odd)[:4])} ...); use another --run.")
+            raise ValueError("it holds other variables than this network: "
+                             f"{', '.join(sorted(odd)[:3])} ...")
         status = self._checkpoint.read(os.path.join(folder, "variables"))
         status.assert_existing_objects_matched()
 

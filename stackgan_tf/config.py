@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from absl import app, flags
+from absl import logging as absl_logging
 
 
 class UserError(ValueError):
@@ -278,8 +279,8 @@ def run_cli(main) -> None:
     def guarded(argv):
         try:
             # TensorFlow and TFDS report each file they write; our own words are enough.
+            absl_logging.set_verbosity(absl_logging.WARNING)
             logging.getLogger("tensorflow").setLevel(logging.WARNING)
-            logging.getLogger("absl").setLevel(logging.WARNING)
             logging.getLogger("stackgan_tf").setLevel(logging.INFO)
             if len(argv) > 1:
                 raise UserError(f"unexpected {argv[1]!r}; options look like --name=value.")

@@ -52,15 +52,20 @@ class Part:
         Raises UserError listing each difference: going on with other settings would spoil the
         run, starting over would lose it.
         """
-        now = dataclasses.asdict(config)
-        names = relevant or [name for name in now if name not in FREE]
-        before = self.check(now, names)
-        self._write({**before, **now})
+        before = self.check(config, relevant)
+        self._write({**before, **dataclasses.asdict(config)})
         self._take()
 
-    def check(self, now: dict, names) -> dict:
-        """Compares the named settings with those that the part was made with; returns these."""
+    def check(self, config: Config, relevant: tuple[str, ...] | None = None) -> dict:
+        """Compares the named settings with those that the part was made with; returns these.
+
+        A part that stopped before its first checkpoint binds nobody.
+        """
+        now = dataclasses.asdict(config)
+        names = relevant or [name for name in now if name not in FREE]
         before = self.read_config() or {}
+        if not (self.is_exported() or tf.io.gfile.glob(os.path.join(self.checkpoints, "step-*"))):
+            return before
         differences = [f"--{name}={now[name]} (was {before[name]})" for name in names
                        if name in before and before[name] != now[name]]
         if differences:

@@ -47,11 +47,12 @@ def main(_):
     source = find_stage1(config, part)
     text = Part(config.checkpoint_dir, config.run, "text_encoder")
     if config.embedding_dim:
-        text.check(dataclasses.asdict(config), TEXT_FIELDS)
-    part.open(config)
+        text.check(config, TEXT_FIELDS)
+    part.check(config)
     print(f"stage {config.stage} of run {config.run!r}: {part.path}", flush=True)
     batches = pipeline.Batches(build.load_examples(config, "train"), config.image_size,
                                config.batch_size, config.seed, config.captions_per_embedding)
+    part.open(config)
     if code := prepare_text_encoder(config, text):
         return code
     frozen_stage1 = build.Stage1(keep_stage1(source, part)) if config.stage == 2 else None

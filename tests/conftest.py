@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from stackgan_tf import checkpoint
+from stackgan_tf import build, checkpoint
 from stackgan_tf.config import resolve
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -76,3 +76,19 @@ def tiny_flags(stage, **changes):
     """Command-line flags of TINY for a stage."""
     values = {**TINY, "stage": stage, "image_size": {1: 16, 2: 32}[stage], **changes}
     return [f"--{name}={value}" for name, value in values.items()]
+
+
+@pytest.fixture(scope="session")
+def stage1_path(tmp_path_factory):
+    """An untrained Stage-I as `train` exports it."""
+    config = resolve({**TINY, "image_size": 16})
+    gan, _ = build.gan(config)
+    specs = {name: tf.TensorSpec([None, dim], tf.float32, name)
+             for name, dim in {**gan.latent_dims, "embeddings": 8}.items()}
+
+    def serve(inputs):
+        return {"images": gan.generator(inputs)["images"]}
+
+    path = str(tmp_path_factory.mktemp("stage1") / "saved_model")
+    checkpoint.export(path, [gan.generator], {"serve": (serve, [specs])})
+    return path

@@ -1,0 +1,99 @@
+"""A trained run as a function: captions and seeds in, pictures out."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from stackgan_tf import images, latents
+from stackgan_tf.build import SavedPart, TextEncoder
+from stackgan_tf.config import UserError
+from stackgan_tf.run_folder import Part, find_run
+
+# A convolution's last bits depend on the batch's size, so that is always the same.
+BATCH_SIZE = 8
+
+
+class Generator:
+    """The exported generator of a run, with its text encoder.
+
+    Args:
+        checkpoint_dir, run: as in Config.
+        stage: 1 or 2; None takes the highest that is exported.
+
+    Attributes:
+        stage: the one that was loaded.
+        part: its folder.
+        text: whether it reads captions.
+    """
+
+    def __init__(self, checkpoint_dir: str, run: str, stage: int | None = None):
+        find_run(checkpoint_dir, run)
+        self.run = run
+        parts = {number: Part(checkpoint_dir, run, f"stage{number}") for number in (1, 2)}
+        exported = [number for number, part in parts.items() if part.is_exported()]
+        wanted = stage or max(exported, default=1)
+        if wanted not in exported:
+            raise UserError(f"run {run!r} has no trained stage {wanted} "
+                            f"({parts[wanted].saved_model} is missing); train it with: "
+                            f"python -m stackgan_tf.train --stage={wanted} --run={run}")
+        self.stage, self.part = wanted, parts[wanted]
+        self._saved = SavedPart(self.part.saved_model, f"stage {wanted}")
+        self._functions = {self.stage: self._saved.function}
+        if self.stage == 2 and "stage1" in self._saved.loaded.signatures:
+            self._functions[1] = self._saved.loaded.signatures["stage1"]
+        # the order decides which random numbers go where
+        self._dims = {name: int(self._saved.inputs[name].shape[1])
+                      for name in ("noise", "epsilon") if name in self._saved.inputs}
+        self.text = "embeddings" in self._saved.inputs
+        self._encoder = self._load_encoder(checkpoint_dir) if self.text else None
+        self._embedded = {}
+
+    def _load_encoder(self, checkpoint_dir):
+        encoder = TextEncoder(Part(checkpoint_dir, self.run, "text_encoder").saved_model)
+        dim = int(self._saved.inputs["embeddings"].shape[1])
+        if encoder.dim != dim:
+            raise UserError(f"text encoder {encoder.path} gives {encoder.dim} numbers a caption, "
+                            f"{self._saved.path} reads {dim}; put back the one it was trained "
+                            "with.")
+        return encoder
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The stages whose pictures this can make: (1,), or (1, 2) with Stage-II loaded."""
+        return tuple(sorted(self._functions))
+
+    def generate(self, captions: Sequence[str] | None, seeds: Sequence[tuple[int, int]],
+                 stage: int | None = None) -> np.ndarray:
+        """Pictures uint8 (N, H, W, 3); each is a function of its caption and seed alone.
+
+        Args:
+            captions: N strings, or None for a run without text.
+            seeds: N pairs of int32, for instance (the user's seed, picture number).
+            stage: 1 with Stage-II loaded gives the sketches under its pictures.
+        """
+        return np.concatenate(list(self.batches(captions, seeds, stage)))
+
+    def batches(self, captions, seeds, stage=None) -> Iterator[np.ndarray]:
+        """`generate`, up to BATCH_SIZE pictures at a time."""
+        function = self._functions[stage or self.stage]
+        names = function.structured_input_signature[1]
+        for first in range(0, len(seeds), BATCH_SIZE):
+            rows = slice(first, first + BATCH_SIZE)
+            inputs = self._draw(seeds[rows])
+            if self.text:
+                inputs["embeddings"] = np.concatenate([self._embed(c) for c in captions[rows]])
+            real = len(inputs["noise"])
+            padding = np.arange(BATCH_SIZE) % real  # a short batch repeats its rows
+            padded = {name: tf.constant(inputs[name][padding]) for name in names}
+            yield images.to_uint8(function(**padded)["images"][:real])
+
+    def _draw(self, seeds):
+        rows = [latents.draw(self._dims, tf.constant(seed, tf.int32), 1) for seed in seeds]
+        return {name: np.concatenate([row[name] for row in rows]) for name in self._dims}
+
+    def _embed(self, caption):
+        """float32 (1, dim). One at a time: an encoder may pad to the longest of its batch."""
+        if caption not in self._embedded:
+            self._embedded[caption] = self._encoder([caption]).numpy()
+        return self._embedded[caption]

@@ -1,0 +1,41 @@
+"""How often a generated flower shows what its caption names."""
+
+import numpy as np
+
+
+def compute(predicted: np.ndarray, true: np.ndarray, mentions: np.ndarray,
+            names: tuple[str, ...]) -> dict[str, float]:
+    """Accuracy of each attribute over the captions that name it.
+
+    A caption that is silent about an attribute leaves the generator free, so it counts neither
+    way. Attributes that no caption names are left out.
+
+    Args:
+        predicted: int (N, A), what a classifier reads off the generated pictures.
+        true: int (N, A), the attributes of the pictures that the captions were written for.
+        mentions: bool (N, A), what each caption names.
+        names: of the A attributes.
+
+    Returns:
+        `accuracy/<name>`; `chance/<name>`, what the same pictures would score against captions
+        dealt out at random (exactly, no shuffling); `count/<name>`, captions naming it; and
+        `accuracy/mean` and `chance/mean` over the attributes.
+    """
+    predicted, true, mentions = np.asarray(predicted), np.asarray(true), np.asarray(mentions, bool)
+    if not predicted.shape == true.shape == mentions.shape == (len(true), len(names)):
+        raise ValueError(f"predicted {predicted.shape}, true {true.shape}, mentions "
+                         f"{mentions.shape} and {len(names)} names do not fit together.")
+    result, means = {}, {"accuracy": [], "chance": []}
+    for i, name in enumerate(names):
+        named = true[mentions[:, i], i]
+        if not len(named):
+            continue
+        means["accuracy"].append(np.mean(predicted[mentions[:, i], i] == named))
+        # sum over values of P(a picture shows it) P(a caption naming the attribute names it)
+        means["chance"].append(np.mean(predicted[:, i][:, None] == named[None, :]))
+        result[f"accuracy/{name}"] = float(means["accuracy"][-1])
+        result[f"chance/{name}"] = float(means["chance"][-1])
+        result[f"count/{name}"] = float(len(named))
+    if means["accuracy"]:
+        result |= {f"{kind}/mean": float(np.mean(values)) for kind, values in means.items()}
+    return result

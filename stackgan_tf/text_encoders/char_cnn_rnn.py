@@ -1,0 +1,170 @@
+"""char-CNN-RNN: captions to embeddings, learned so that a caption finds its picture.
+
+Reed, Akata, Schiele, Lee, "Learning Deep Representations of Fine-Grained Visual Descriptions",
+CVPR 2016 (arXiv:1605.05395). StackGAN takes its captions' embeddings from this network.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# 70 symbols, the released code's order. "-" is in it twice; there and here the second one counts.
+ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} "
+CAPTION_LENGTH = 201  # characters that are read, as in the released code
+
+_INDEX_OF_BYTE = np.zeros(256, np.int32)  # 0: unknown character or padding
+for _position, _symbol in enumerate(ALPHABET):
+    _INDEX_OF_BYTE[ord(_symbol)] = _position + 1
+
+
+def tokenize(captions):
+    """Indices into ALPHABET, counted from 1: string (B,) -> int32 (B, 201).
+
+    Lower-cased, cut or padded to 201 bytes; 0 stands for padding and for any other byte, so a
+    letter outside ASCII is as many unknowns as its UTF-8 has bytes.
+    """
+    data = tf.io.decode_raw(tf.strings.lower(captions), tf.uint8, fixed_length=CAPTION_LENGTH)
+    return tf.gather(_INDEX_OF_BYTE, tf.cast(data, tf.int32))
+
+
+class CharCnnRnn(keras.Model):
+    """Convolutions over characters, then a recurrent layer averaged over its steps.
+
+    Args:
+        embedding_dim: size of the result; Reed et al.: 1024.
+        width: channels; Reed et al.: 512.
+
+    Call arguments:
+        tokens: int (B, 201) of `tokenize`.
+
+    Returns:
+        float (B, embedding_dim).
+    """
+
+    def __init__(self, embedding_dim=1024, width=512, name="char_cnn_rnn"):
+        super().__init__(name=name)
+        # He et al. 2015, counting the 4 ones of a one-hot window: Keras would count its 280 places
+        # and start with activations so small that the first thousand steps go into mending that.
+        first = keras.initializers.RandomNormal(stddev=(2 / 4) ** 0.5)
+        self.conv_1 = _conv(3 * width // 4, first, name="conv_1")
+        self.conv_2 = _conv(width, "he_normal", name="conv_2")
+        self.conv_3 = _conv(width, "he_normal", name="conv_3")
+        self.pool = keras.layers.MaxPool1D(3, name="pool")
+        # Not cuDNN's GRU: a model exported on a GPU has to run on any server.
+        self.rnn = keras.layers.GRU(width, return_sequences=True, unroll=True, use_cudnn=False,
+                                    name="rnn")
+        self.project = keras.layers.Dense(embedding_dim, name="project")
+
+    def call(self, tokens):
+        x = tf.one_hot(tokens - 1, len(ALPHABET))  # (B, 201, 70); token 0 is all zeros
+        x = self.pool(self.conv_1(x))  # (B, 66, 3/4 width)
+        x = self.pool(self.conv_2(x))  # (B, 21, width)
+        x = self.conv_3(x)  # (B, 18, width)
+        x = tf.reduce_mean(self.rnn(x), axis=1)
+        return self.project(x)
+
+
+def _conv(filters, initializer, name):
+    return keras.layers.Conv1D(filters, 4, activation="relu", kernel_initializer=initializer,
+                               name=name)
+
+
+class ImageEncoder(keras.Model):
+    """The picture's side of the joint embedding, used in training only.
+
+    Reed et al. take fixed GoogLeNet features; a small network that learns along needs no download.
+
+    Call arguments:
+        images: float (B, S, S, 3) in [-1, 1], S at least 16.
+
+    Returns:
+        float (B, embedding_dim).
+    """
+
+    def __init__(self, embedding_dim, width=32, name="image_encoder"):
+        super().__init__(name=name)
+        filters = [width, 2 * width, 4 * width, 4 * width]
+        self.convs = [keras.layers.Conv2D(n, 4 if i else 5, 2, padding="same", use_bias=False,
+                                          name=f"conv_{i}") for i, n in enumerate(filters)]
+        self.norms = [keras.layers.BatchNormalization(momentum=0.9, name=f"norm_{i}")
+                      for i in range(len(filters))]
+        self.project = keras.layers.Dense(embedding_dim, name="project")
+
+    def call(self, images, training=False):
+        x = images
+        for conv, norm in zip(self.convs, self.norms):
+            x = tf.nn.relu(norm(conv(x), training=training))
+        # (B, S/16, S/16, 4 width)
+        pooled = tf.concat([tf.reduce_mean(x, [1, 2]), tf.reduce_max(x, [1, 2])], -1)
+        return self.project(pooled)
+
+
+def structured_loss(text, image, labels=None):
+    """Mean of max(0, 1 + v_i.t_j - v_i.t_i) + max(0, 1 + v_j.t_i - v_i.t_i) over mismatches i, j.
+
+    Symmetric deep structured joint embedding, Reed et al. 2016 (CVPR), eq. 2-5, in the form of
+    their released code: within a batch, every caption of another class is a mismatch.
+
+    Args:
+        text, image: float (B, D); row i of both belongs together.
+        labels: int (B,), or None: every other row is a mismatch.
+    """
+    scores = tf.matmul(image, text, transpose_b=True)  # (picture, caption)
+    own = tf.linalg.diag_part(scores)
+    labels = tf.range(tf.shape(text)[0]) if labels is None else labels
+    mismatch = tf.cast(labels[:, None] != labels[None, :], scores.dtype)
+    hinges = tf.nn.relu(1.0 + scores - own[:, None]) + tf.nn.relu(1.0 + scores - own[None, :])
+    # a batch may happen to be of one class: no pair, no loss
+    return tf.reduce_sum(hinges * mismatch) / tf.maximum(tf.reduce_sum(mismatch), 1.0)
+
+
+def contrastive_loss(text, image, labels=None, temperature=0.1):
+    """-log softmax_j(cos(v_i, t_j) / temperature)_i, and the same over pictures; their mean.
+
+    InfoNCE as in CLIP (Radford et al. 2021, fig. 3), with SimCLR's fixed temperature. Arguments as
+    in `structured_loss`, but `labels` are not read: pictures of one class differ in what their
+    captions say (background, center), and this is what tells them apart.
+    """
+    text, image = tf.math.l2_normalize(text, -1), tf.math.l2_normalize(image, -1)
+    logits = tf.matmul(image, text, transpose_b=True) / temperature
+    own = tf.range(tf.shape(text)[0])
+    losses = [tf.nn.sparse_softmax_cross_entropy_with_logits(own, x)
+              for x in (logits, tf.transpose(logits))]
+    return tf.reduce_mean(losses)
+
+
+# name: loss(text, image, labels); the name is the value of --text_encoder_loss
+TEXT_LOSSES = {"structured": structured_loss, "contrastive": contrastive_loss}
+
+
+def retrieval(text, image, labels, cosine):
+    """Shares of the captions whose best-scoring picture is their own, and of their own class.
+
+    Args:
+        text, image: float (B, D); labels: int (B,).
+        cosine: score by the angle, as the contrastive loss does, else by the product.
+    """
+    if cosine:
+        image = tf.math.l2_normalize(image, -1)
+    best = tf.argmax(tf.matmul(text, image, transpose_b=True), 1, tf.int32)
+    own = tf.range(tf.shape(text)[0])
+    return {"retrieval_own": tf.reduce_mean(tf.cast(best == own, tf.float32)),
+            "retrieval_class": tf.reduce_mean(
+                tf.cast(tf.gather(labels, best) == labels, tf.float32))}
+
+
+def serving_function(model, mean, scale):
+    """captions: string (B,) -> {"embeddings": float (B, D)}, moved and scaled for the GAN.
+
+    Args:
+        mean: float (D,), scale: float, so that training captions come out with mean 0 and, over
+            all dimensions together, variance 1: the loss fixes neither, the GAN's layers want both.
+    """
+    mean, scale = np.float32(mean), np.float32(scale)
+
+    def embed(captions):
+        # One more row, dropped again: oneDNN's fused convolution fails on an empty batch.
+        tokens = tf.pad(tokenize(captions), [[0, 1], [0, 0]])
+        return {"embeddings": (model(tokens)[:-1] - mean) / scale}
+
+    return embed

@@ -1,0 +1,154 @@
+"""Checkpoints: complete or absent. SavedModels: readable from C++, replaced and not half-written."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from stackgan_tf import build, checkpoint
+from stackgan_tf.config import UserError
+
+
+def make(path, value=0.0, keep=3):
+    variables = [tf.Variable([value, value], name="a"), tf.Variable(value, name="b")]
+    return checkpoint.Checkpoints(str(path), {"part": variables}, keep), variables
+
+
+def test_save_and_restore(tmp_path):
+    first, variables = make(tmp_path, 1.0)
+    first.save(5)
+    variables[0].assign([2.0, 3.0])
+    first.save(10)
+    second, restored = make(tmp_path)
+    assert second.restore() == 10
+    assert restored[0].numpy().tolist() == [2.0, 3.0] and restored[1].numpy() == 1.0
+
+
+def test_nothing_there_is_step_0(tmp_path):
+    assert make(tmp_path / "none")[0].restore() == 0
+
+
+def test_old_ones_are_removed(tmp_path):
+    checkpoints, _ = make(tmp_path, keep=2)
+    for step in (1, 2, 3, 4):
+        checkpoints.save(step)
+    assert checkpoints.steps() == [3, 4] and len(os.listdir(tmp_path)) == 2
+
+
+def damage_cut(path):
+    os.truncate(path, os.path.getsize(path) // 2)
+
+
+def damage_flip(path):
+    data = bytearray(open(path, "rb").read())
+    data[len(data) // 2] ^= 0x55
+    open(path, "wb").write(data)
+
+
+@pytest.mark.parametrize("damage", [damage_cut, damage_flip, os.remove])
+@pytest.mark.parametrize("name", ["variables.index", "variables.data-00000-of-00001",
+                                  "checkpoint.json"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, damage, name, caplog):
+    checkpoints, variables = make(tmp_path, 1.0)
+    checkpoints.save(1)
+    variables[1].assign(9.0)
+    checkpoints.save(2)
+    damage(os.path.join(tmp_path, "step-00000002", name))
+    again, restored = make(tmp_path)
+    step = again.restore()
+    assert step == 1 and restored[1].numpy() == 1.0
+    assert "step-00000002" in caplog.text
+
+
+def test_only_damaged_ones_are_not_started_over(tmp_path):
+    checkpoints, _ = make(tmp_path)
+    checkpoints.save(1)
+    os.remove(tmp_path / "step-00000001" / "variables.index")
+    with pytest.raises(UserError, match="no checkpoint in .* can be read"):
+        make(tmp_path)[0].restore()
+
+
+def test_another_network_is_refused(tmp_path):
+    make(tmp_path)[0].save(1)
+    other = checkpoint.Checkpoints(str(tmp_path), {"part": [tf.Variable(0.0, name="c")]})
+    with pytest.raises(UserError, match="other variables"):
+        other.restore()
+
+
+def test_what_a_killed_process_leaves_is_no_checkpoint(tmp_path):
+    checkpoints, _ = make(tmp_path, 1.0)
+    checkpoints.save(1)
+    shutil.copytree(tmp_path / "step-00000001", tmp_path / "step-00000002.tmp")
+    again, _ = make(tmp_path)
+    assert again.restore() == 1
+    again.save(2)
+    assert sorted(os.listdir(tmp_path)) == ["step-00000001", "step-00000002"]
+
+
+def test_a_full_disk_keeps_the_last_good_one(tmp_path, monkeypatch):
+    checkpoints, _ = make(tmp_path, 1.0)
+    checkpoints.save(1)
+
+    def full(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "x; No space left on device")
+
+    monkeypatch.setattr(checkpoints._checkpoint, "write", full)
+    with pytest.raises(UserError, match="No space left on device.*step 1"):
+        checkpoints.save(2)
+    assert os.listdir(tmp_path) == ["step-00000001"]
+    assert make(tmp_path)[0].restore() == 1
+
+
+def test_write_errors_of_the_system_are_one_line(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    with pytest.raises(UserError, match="could not be written") as caught:
+        make(file / "ckpt")[0].save(1)
+    assert "\n" not in str(caught.value)
+
+
+def test_layers_in_lists_are_all_stored(tmp_path, tiny):
+    gan, _ = build.gan(tiny())
+    variables = gan.discriminator.variables
+    checkpoints = checkpoint.Checkpoints(str(tmp_path), {"d": variables})
+    checkpoints.save(1)
+    kept = [v.numpy() for v in variables]
+    for variable in variables:
+        variable.assign(tf.zeros_like(variable) - 1.0)
+    checkpoints.restore()
+    for variable, value in zip(variables, kept, strict=True):
+        np.testing.assert_array_equal(variable, value, variable.path)
+
+
+def read_in_v1(path, feeds):
+    """Through the loader that TF Serving uses, in a graph and session of its own."""
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        meta = tf.compat.v1.saved_model.load(session, ["serve"], path)
+        signature = meta.signature_def["serving_default"]
+        return session.run(
+            {name: info.name for name, info in signature.outputs.items()},
+            {signature.inputs[name].name: value for name, value in feeds.items()})
+
+
+def test_export_reads_in_the_cpp_loader(stage1_path, tmp_path):
+    moved = str(tmp_path / "moved")
+    shutil.copytree(stage1_path, moved)
+    rng = np.random.default_rng(0)
+    for rows in (1, 3):
+        feeds = {"noise": rng.normal(size=(rows, 5)), "epsilon": rng.normal(size=(rows, 6)),
+                 "embeddings": rng.normal(size=(rows, 8))}
+        feeds = {name: value.astype(np.float32) for name, value in feeds.items()}
+        images = read_in_v1(moved, feeds)["images"]
+        np.testing.assert_allclose(images, build.Stage1(stage1_path)(feeds), atol=1e-5)
+
+
+def test_export_replaces_whole(tmp_path):
+    path = str(tmp_path / "model")
+    for factor in (2.0, 3.0):
+        spec = [tf.TensorSpec([None], tf.float32, "x")]
+        checkpoint.export(path, [], {"serve": (lambda x, f=factor: {"y": f * x}, spec)})
+    loaded = tf.saved_model.load(path)
+    assert loaded.signatures["serving_default"](x=tf.constant([2.0]))["y"].numpy() == [6.0]
+    assert os.listdir(tmp_path) == ["model"]

@@ -1,0 +1,68 @@
+"""Flags, presets and the refusal of what cannot work."""
+
+import dataclasses
+
+import pytest
+from conftest import command
+
+from stackgan_tf.config import PRESETS, Config, UserError, _comments, resolve, to_flags
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+@pytest.mark.parametrize("stage", [1, 2])
+def test_presets_are_valid(preset, stage):
+    config = resolve({"preset": preset, "stage": stage})
+    assert config.image_size == {1: 64, 2: 256}[stage]
+    assert config.load_size == {1: 76, 2: 304}[stage]
+
+
+def test_every_option_has_its_comment():
+    assert set(_comments()) == {field.name for field in dataclasses.fields(Config)}
+
+
+def test_flag_beats_stage1_beats_preset():
+    assert resolve({"stage": 2, "embedding_dim": 5}, {"embedding_dim": 7}).embedding_dim == 5
+    assert resolve({"stage": 2}, {"embedding_dim": 7, "batch_size": 99}).embedding_dim == 7
+    assert resolve({"stage": 2}, {"batch_size": 99}).batch_size != 99  # each stage has its own
+    assert resolve({"epochs": 3.0}).train_steps == 0
+
+
+@pytest.mark.parametrize("given, words", [
+    ({"stage": 3}, ["--stage=3", "1, 2"]),
+    ({"preset": "cats"}, ["cats", "flowers"]),
+    ({"batch_size": 1}, ["--batch_size=1", "at least 2"]),
+    ({"image_size": 100}, ["--image_size=100", "power of two"]),
+    ({"stage": 2, "image_size": 16}, ["--image_size=16", "stage 2"]),
+    ({"train_steps": 5, "epochs": 2.0}, ["exactly one"]),
+    ({"train_steps": -1}, ["--train_steps=-1"]),
+    ({"loss": "mse"}, ["--loss=mse", "hinge"]),
+    ({"learning_rate": 0.0}, ["--learning_rate=0.0", "above 0"]),
+    ({"learning_rate": float("nan")}, ["--learning_rate=nan"]),
+    ({"ema_decay": 1.0}, ["--ema_decay=1.0"]),
+    ({"run": "../up"}, ["../up"]),
+    ({"run": ""}, ["--run=''"]),
+    ({"generator_width": 5, "image_size": 128}, ["--generator_width=5", "multiple"]),
+    ({"embedding_dim": 0, "text_encoder": "x"}, ["--text_encoder=x", "--embedding_dim=0"]),
+    ({"stage1": "x"}, ["--stage1=x", "--stage=2"]),
+])
+def test_refusals_name_the_value_and_the_remedy(given, words):
+    with pytest.raises(UserError) as caught:
+        resolve(given)
+    message = str(caught.value)
+    assert "\n" not in message and all(word in message for word in words), message
+
+
+def test_flagfile_gives_the_same_config(tmp_path):
+    config = resolve({"stage": 2, "conditioning_augmentation": False, "seed": 4})
+    (tmp_path / "run.flags").write_text("\n".join(to_flags(config)))
+    # --stage1 with stage 1 is refused after the file is read: proof that it was read
+    done = command("train", f"--flagfile={tmp_path}/run.flags", "--stage=1", "--stage1=x",
+                   "--image_size=64", check=False)
+    assert done.returncode == 1 and "--stage1=x is for --stage=2" in done.stderr
+
+
+def test_unknown_flag_and_argument():
+    done = command("train", "--batchsize=3", check=False)
+    assert done.returncode != 0 and "batchsize" in done.stderr and "batch_size" in done.stderr
+    done = command("train", "stage=1", check=False)
+    assert done.returncode == 1 and "'stage=1'" in done.stderr

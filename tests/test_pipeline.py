@@ -1,0 +1,120 @@
+"""Batches as functions of (seed, step)."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from stackgan_tf import build, latents, pipeline
+from stackgan_tf.config import UserError
+
+
+def elements(count, labels=True, captions=3):
+    for i in range(count):
+        image = np.full((20, 30, 3), i % 256, np.uint8)
+        yield {"image": image, "captions": [b"c%d %d" % (i, k) for k in range(captions)],
+               **({"label": i % 3} if labels else {}), "extra": {"a": i}}
+
+
+def numbered(captions):
+    """Embeds "c7 1" as (7, 1)."""
+    return np.array([[float(part) for part in c[1:].split()] for c in captions])
+
+
+def make(count=10, labels=True, seed=0, batch_size=4, mean_of=1):
+    examples = pipeline.Examples(elements(count, labels), 19)
+    batches = pipeline.Batches(examples, 16, batch_size, seed, mean_of)
+    batches.set_embeddings(*pipeline.embed(examples.captions, numbered))
+    return batches
+
+
+def test_examples_keep_everything():
+    examples = pipeline.Examples(elements(300), 19)
+    assert examples.images.shape == (300, 19, 19, 3)
+    assert examples.images[:, 9, 9, 0].tolist() == [i % 256 for i in range(300)]
+    assert examples.captions[7] == ["c7 0", "c7 1", "c7 2"]
+    assert examples.extra["extra/a"].tolist() == list(range(300))
+
+
+def test_an_epoch_shows_every_picture_once():
+    batches = make(12)
+    for epoch in range(3):
+        seen = np.concatenate([batches.indices(3 * epoch + i) for i in range(3)])
+        assert sorted(seen) == list(range(12))
+    assert batches.indices(0).tolist() != batches.indices(3).tolist()
+
+
+def test_batches_across_the_end_of_an_epoch():
+    batches = make(10)
+    seen = np.concatenate([batches.indices(step) for step in range(5)])  # two epochs of ten
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    one, two, other = make(seed=1), make(seed=1), make(seed=2)
+    two(0), two(1)  # having made others before changes nothing
+    for name, value in one(5).items():
+        np.testing.assert_array_equal(value, two(5)[name])
+    assert any(not np.array_equal(v, other(5)[k]) for k, v in one(5).items())
+
+
+def test_captions_belong_to_their_pictures_and_wrong_ones_to_another_class():
+    batches = make(30, batch_size=8)
+    for step in range(20):
+        batch = batches(step)
+        pictures = batch["real_images"][:, 0, 0, 0]
+        np.testing.assert_array_equal(batch["embeddings"][:, 0], pictures)
+        assert ((batch["mismatched_embeddings"][:, 0] - pictures) % 3 != 0).all()
+
+
+def test_without_classes_the_wrong_caption_is_of_another_picture():
+    batches = make(5, labels=False)
+    for step in range(50):
+        batch = batches(step)
+        assert (batch["mismatched_embeddings"][:, 0] != batch["embeddings"][:, 0]).all()
+
+
+def test_mean_of_captions():
+    batch = make(mean_of=3)(0)
+    np.testing.assert_allclose(batch["embeddings"][:, 1], 1.0)  # mean of 0, 1, 2
+    assert set(np.ravel([make()(s)["embeddings"][:, 1] for s in range(9)])) == {0.0, 1.0, 2.0}
+
+
+def test_crops_reach_every_place_and_are_mirrored():
+    ramp = np.tile(np.arange(19, dtype=np.uint8)[None, :, None], (19, 1, 3))
+    examples = pipeline.Examples([{"image": ramp, "captions": ["x"]}] * 2, 19)
+    batches = pipeline.Batches(examples, 16, 2, 0)
+    rows = np.concatenate([batches(step)["real_images"][:, 0, :, 0] for step in range(60)])
+    assert {row[0] for row in rows.astype(int)} == {0, 1, 2, 3, 15, 16, 17, 18}
+    assert (np.abs(np.diff(rows.astype(int), axis=1)) == 1).all()
+
+
+def test_dataset_gives_the_same_batches_as_tensors():
+    batches = make()
+    for step, batch in enumerate(batches.dataset(3, 6), 3):
+        np.testing.assert_array_equal(batch["embeddings"], batches(step)["embeddings"])
+        pictures = np.rint((batch["real_images"].numpy() + 1) * 127.5)
+        np.testing.assert_array_equal(pictures, batches(step)["real_images"])
+
+
+def test_refusals():
+    with pytest.raises(UserError, match="--batch_size=16 is more than the 10 pictures"):
+        make(10, batch_size=16)
+    with pytest.raises(UserError, match="no picture"):
+        pipeline.Examples([], 19)
+
+
+def test_unknown_dataset(tiny):
+    with pytest.raises(UserError, match="--dataset=cats is unknown; choose one of .*folder"):
+        build.load_examples(tiny(dataset="cats"), "train")
+
+
+def test_noise_is_normal_and_the_same_under_xla():
+    noise = latents.normal([3, 4], [200, 500]).numpy()
+    assert abs(noise.mean()) < 0.01 and abs(noise.std() - 1) < 0.01
+    assert abs((noise**4).mean() - 3) < 0.1  # kurtosis of a normal distribution
+    assert np.isfinite(noise).all()
+    draw = tf.function(lambda seed: latents.draw({"a": 5, "b": 3}, seed, 4), jit_compile=True)
+    plain, compiled = latents.draw({"a": 5, "b": 3}, [7, 8], 4), draw(tf.constant([7, 8]))
+    for name in plain:
+        np.testing.assert_allclose(plain[name], compiled[name], rtol=1e-5, atol=1e-6)
+    assert np.abs(plain["a"][:, :3] - plain["b"]).min() > 1e-6

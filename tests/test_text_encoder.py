@@ -1,0 +1,249 @@
+"""The char-CNN-RNN: tokens, sizes, losses by hand, serving, training from the command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from stackgan_tf import checkpoint, config, progress, train_text_encoder
+from stackgan_tf.config import UserError
+from stackgan_tf.text_encoders import char_cnn_rnn
+
+SYMBOLS = r"""abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'"/\|_@#$%^&*~`+-=<>()[]{} """
+HOSTILE = [
+    b"", b" ", b"A Flower, 5 petals!", b"x" * 201, b"x" * 200 + b"yz", b"word " * 4000,
+    "größer 🐦 ÄÖ".encode(), b"\xff\xfe\x80a", b"\xc3", b"a\0b", b"\0", b"a-b\tc\nd\r",
+    SYMBOLS.encode(), bytes(range(256)),
+]
+
+
+def reference_tokens(caption):
+    """Reed's loader: a Lua table filled symbol by symbol, so the later '-' overwrites."""
+    table = {}
+    for i, symbol in enumerate(SYMBOLS, start=1):
+        table[ord(symbol)] = i
+    lower = [byte + 32 if 65 <= byte <= 90 else byte for byte in caption]
+    return ([table.get(byte, 0) for byte in lower] + [0] * 201)[:201]
+
+
+def small_encoder():
+    model = char_cnn_rnn.CharCnnRnn(embedding_dim=6, width=8)
+    model(np.zeros((1, 201), np.int32))
+    return model
+
+
+def test_tokens():
+    assert len(SYMBOLS) == 70
+    tokens = char_cnn_rnn.tokenize(HOSTILE)
+    assert tokens.dtype == tf.int32
+    np.testing.assert_array_equal(tokens, [reference_tokens(caption) for caption in HOSTILE])
+    assert char_cnn_rnn.tokenize(["-"])[0, 0] == 60  # not 37
+
+
+def test_tokens_in_a_graph_and_of_no_caption():
+    tokenize = tf.function(char_cnn_rnn.tokenize,
+                           input_signature=[tf.TensorSpec([None], tf.string)])
+    np.testing.assert_array_equal(tokenize(HOSTILE), char_cnn_rnn.tokenize(HOSTILE))
+    assert tokenize(tf.constant([], tf.string)).shape == (0, 201)
+
+
+def test_parameters_of_the_released_size():
+    model = char_cnn_rnn.CharCnnRnn(embedding_dim=1024, width=512)
+    model(np.zeros((1, 201), np.int32))
+    convolutions = (4 * 70 * 384 + 384) + (4 * 384 * 512 + 512) + (4 * 512 * 512 + 512)
+    # three gates: 512 inputs, 512 states, and Keras's GRU has a bias for each of the two
+    recurrent = 3 * (512 * 512 + 512 * 512 + 512 + 512)
+    assert model.count_params() == convolutions + recurrent + (512 * 1024 + 1024) == 4_045_184
+
+
+def test_padding_is_all_zero():
+    model = small_encoder()
+    kernel, bias = model.conv_1.get_weights()
+    nothing = model.conv_1(tf.one_hot(char_cnn_rnn.tokenize([""]) - 1, 70))
+    np.testing.assert_allclose(nothing, np.broadcast_to(np.maximum(bias, 0), nothing.shape))
+    first = model.conv_1(tf.one_hot(char_cnn_rnn.tokenize(["b"]) - 1, 70))[0, 0]
+    np.testing.assert_allclose(first, np.maximum(kernel[0, 1] + bias, 0), atol=1e-6)
+
+
+def vectors():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(2, 5, 3)).astype(np.float32), np.array([0, 1, 0, 2, 1])
+
+
+@pytest.mark.parametrize("with_labels", [True, False])
+def test_structured_loss_by_three_loops(with_labels):
+    (text, image), labels = vectors()
+    names = labels if with_labels else np.arange(5)
+    total, pairs = 0.0, 0
+    for i in range(5):
+        for j in range(5):
+            if names[i] != names[j]:
+                own = scores = other = 0.0
+                for k in range(3):
+                    own += float(image[i, k]) * float(text[i, k])
+                    scores += float(image[i, k]) * float(text[j, k])
+                    other += float(image[j, k]) * float(text[i, k])
+                total += max(0, 1 + scores - own) + max(0, 1 + other - own)
+                pairs += 1
+    loss = char_cnn_rnn.structured_loss(text, image, labels if with_labels else None)
+    assert float(loss) == pytest.approx(total / pairs, rel=1e-5)
+
+
+def test_structured_loss_of_one_class_is_zero():
+    (text, image), _ = vectors()
+    assert float(char_cnn_rnn.structured_loss(text, image, np.zeros(5, np.int32))) == 0
+
+
+def test_contrastive_loss_by_loops():
+    (text, image), labels = vectors()
+    total = 0.0
+    for a, b in ((text, image), (image, text)):
+        for i in range(5):
+            cosines = [float(np.dot(a[i], b[j]) / np.linalg.norm(a[i]) / np.linalg.norm(b[j]))
+                       for j in range(5)]
+            weights = [np.exp(cosine / 0.1) for cosine in cosines]
+            total -= np.log(weights[i] / sum(weights))
+    loss = char_cnn_rnn.contrastive_loss(text, image, labels)
+    assert float(loss) == pytest.approx(total / 10, rel=1e-4)
+    assert float(char_cnn_rnn.contrastive_loss(3 * text, image)) == pytest.approx(total / 10, 1e-4)
+
+
+def test_retrieval_by_hand():
+    text = np.float32([[1, 0], [0, 1], [1, 0]])
+    image = np.float32([[1, 0], [0, 1], [5, 1]])  # the last one wins all captions by its length
+    labels = np.array([0, 1, 0])
+    by_product = char_cnn_rnn.retrieval(text, image, labels, cosine=False)
+    assert [float(v) for v in by_product.values()] == pytest.approx([2 / 3, 1])
+    by_angle = char_cnn_rnn.retrieval(text, image, labels[::-1] * [1, 1, 2], cosine=True)
+    assert [float(v) for v in by_angle.values()] == pytest.approx([2 / 3, 1])
+
+
+def test_image_encoder_takes_any_size():
+    encoder = char_cnn_rnn.ImageEncoder(5)
+    for size in (16, 50, 64):
+        assert encoder(np.zeros((2, size, size, 3), np.float32)).shape == (2, 5)
+
+
+def test_export_serves_in_the_cpp_loader(tmp_path):
+    model, path = small_encoder(), str(tmp_path / "encoder")
+    serve = char_cnn_rnn.serving_function(model, np.arange(6), 2.0)
+    checkpoint.export(path, [model], {
+        "serve": (serve, [tf.TensorSpec([None], tf.string, name="captions")])})
+    expected = (model(np.array([reference_tokens(c) for c in HOSTILE])) - np.arange(6)) / 2
+    loaded = tf.saved_model.load(path).signatures["serving_default"]
+    np.testing.assert_allclose(loaded(captions=tf.constant(HOSTILE))["embeddings"], expected,
+                               atol=1e-5)
+    assert loaded(captions=tf.constant([], tf.string))["embeddings"].shape == (0, 6)
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        meta = tf.compat.v1.saved_model.load(session, ["serve"], path)
+        signature = meta.signature_def["serving_default"]
+        fetch, feed = signature.outputs["embeddings"].name, signature.inputs["captions"].name
+        np.testing.assert_allclose(session.run(fetch, {feed: HOSTILE}), expected, atol=1e-5)
+        assert session.run(fetch, {feed: []}).shape == (0, 6)
+
+
+# Training
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """12 pictures in 3 classes, 2 captions each, 4 of them for testing."""
+    lines = []
+    for i in range(12):
+        Image.new("RGB", (20, 20), (i * 20, 0, 0)).save(tmp_path / f"{i}.png")
+        lines.append({"file": f"{i}.png", "captions": [f"number {i}", f"a picture of {i}"],
+                      "class": f"c{i % 3}", "split": "test" if i % 3 == 0 else "train"})
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return tmp_path
+
+
+def settings(folder, run="r", **more):
+    return config.resolve({
+        "run": run, "checkpoint_dir": str(folder / "runs"), "dataset": "folder",
+        "data_dir": str(folder), "embedding_dim": 5, "text_encoder_width": 8,
+        "text_encoder_steps": 4, "text_encoder_batch_size": 4, "log_steps": 1, **more})
+
+
+def test_command_line(folder):
+    command = [sys.executable, "-m", "stackgan_tf.train_text_encoder",
+               *config.to_flags(settings(folder, log_steps=2))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    part = folder / "runs/r/text_encoder"
+    assert {p.name for p in part.iterdir()} >= {"config.json", "ckpt", "saved_model", "logs",
+                                                "metrics.jsonl"}
+    lines = [json.loads(line) for line in (part / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 4]
+    assert 0 <= lines[-1]["text_encoder/test_retrieval_own"] <= 1
+    assert any(name.name.startswith("events") for name in (part / "logs").iterdir())
+    before = os.stat(part / "saved_model/saved_model.pb").st_mtime_ns
+    assert train_text_encoder.train(settings(folder)) == 0  # finished: nothing is done
+    assert os.stat(part / "saved_model/saved_model.pb").st_mtime_ns == before
+
+
+def embeddings_of(folder, run):
+    loaded = tf.saved_model.load(str(folder / f"runs/{run}/text_encoder/saved_model"))
+    return loaded.serve(tf.constant(["number 1", "a picture of 7", "", "z"]))["embeddings"].numpy()
+
+
+@pytest.mark.parametrize("loss", ["structured", "contrastive"])
+def test_stopped_and_resumed_is_the_same(folder, monkeypatch, loss):
+    options = {"text_encoder_loss": loss}
+    assert train_text_encoder.train(settings(folder, "whole", **options)) == 0
+    with monkeypatch.context() as patch:
+        def stop_at_2(self, step, values=None):
+            if step == 2:
+                signal.raise_signal(signal.SIGTERM)
+
+        patch.setattr(progress.Progress, "update", stop_at_2)
+        assert train_text_encoder.train(settings(folder, "parts", **options)) == 143
+    assert [p.name for p in (folder / "runs/parts/text_encoder/ckpt").iterdir()] == [
+        "step-00000002"]
+    assert train_text_encoder.train(settings(folder, "parts", **options)) == 0
+    np.testing.assert_array_equal(embeddings_of(folder, "whole"), embeddings_of(folder, "parts"))
+    embedded = embeddings_of(folder, "whole")
+    assert np.isfinite(embedded).all() and embedded.std() > 0
+
+
+def test_embeddings_of_training_captions_have_unit_variance(folder):
+    train_text_encoder.train(settings(folder))
+    loaded = tf.saved_model.load(str(folder / "runs/r/text_encoder/saved_model"))
+    captions = [c for i in range(12) if i % 3 for c in (f"number {i}", f"a picture of {i}")]
+    embedded = loaded.serve(tf.constant(captions))["embeddings"].numpy()
+    np.testing.assert_allclose(embedded.mean(0), 0, atol=1e-3)
+    assert embedded.std() == pytest.approx(1, abs=1e-3)
+
+
+def test_refusals(folder):
+    for given, words in (({"embedding_dim": 0}, "--embedding_dim=0"),
+                         ({"text_encoder": "some/path"}, "--text_encoder=some/path"),
+                         ({"text_encoder_batch_size": 9}, "--text_encoder_batch_size=9 .* 8")):
+        with pytest.raises(UserError, match=words) as caught:
+            train_text_encoder.train(settings(folder, **given))
+        assert "\n" not in str(caught.value)
+
+
+def test_pictures_without_captions_are_refused():
+    class Bare:
+        captions = [["a"], []]
+
+        def __len__(self):
+            return 2
+
+    with pytest.raises(UserError, match="1 of 2 pictures have no caption"):
+        train_text_encoder.Data(Bare(), 2, 0)
+
+
+def test_without_a_test_split_it_is_exported_all_the_same(folder, capsys):
+    lines = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
+    lines = [{**line, "split": "train"} for line in lines]
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert train_text_encoder.train(settings(folder)) == 0
+    assert "not scored" in capsys.readouterr().out
+    assert embeddings_of(folder, "r").shape == (4, 5)

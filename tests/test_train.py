@@ -1,0 +1,210 @@
+"""The training command, as its user types it, on tiny networks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT, command, tiny_flags
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from stackgan_tf import build
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, folder, encoder):
+    """A run of both stages, six steps each, undisturbed: (checkpoint_dir, flags of a stage)."""
+    checkpoints = str(tmp_path_factory.mktemp("checkpoints"))
+
+    def flags(stage, run, **changes):
+        return tiny_flags(stage, **{"checkpoint_dir": checkpoints, "run": run, "dataset": "folder",
+                                    "data_dir": folder, "text_encoder": encoder, **changes})
+
+    for stage in (1, 2):
+        command("train", *flags(stage, "straight"))
+    return checkpoints, flags
+
+
+def variables(checkpoints, run, stage, step):
+    reader = tf.train.load_checkpoint(
+        os.path.join(checkpoints, run, f"stage{stage}", "ckpt", f"step-{step:08d}", "variables"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
+            if "CHECKPOINTABLE" not in name and "save_counter" not in name}
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_six_steps_are_three_and_three_in_a_new_process(runs, stage):
+    checkpoints, flags = runs
+    source = os.path.join(checkpoints, "straight", "stage1", "saved_model")
+    below = {"stage1": source} if stage == 2 else {}
+    command("train", *flags(stage, "halves", **below, train_steps=3))
+    done = command("train", *flags(stage, "halves", **below))
+    assert "going on from the checkpoint of step 3" in done.stdout
+    if stage == 1:
+        straight, halves = (variables(checkpoints, run, stage, 6) for run in ("straight", "halves"))
+    else:
+        # both stand on the same Stage-I, but their settings differ in --stage1: compare to a run
+        # that differs in nothing but the interruption
+        command("train", *flags(stage, "whole", **below))
+        straight, halves = (variables(checkpoints, run, stage, 6) for run in ("whole", "halves"))
+    assert straight.keys() == halves.keys() and len(straight) > 50
+    for name, value in straight.items():
+        np.testing.assert_array_equal(value, halves[name], name)
+    # Adam's moments, its count of steps, and the moving average are among them
+    assert any("generator_optimizer" in name for name in straight)
+    assert any("ema_generator" in name for name in straight)
+    at_three = variables(checkpoints, "halves", stage, 3)
+    assert any(np.abs(value - straight[name]).max() > 0 for name, value in at_three.items())
+
+
+def test_what_lands_on_disk(runs):
+    checkpoints, _ = runs
+    for stage, size in ((1, 16), (2, 32)):
+        part = os.path.join(checkpoints, "straight", f"stage{stage}")
+        assert json.load(open(os.path.join(part, "config.json")))["stage"] == stage
+        assert sorted(os.listdir(os.path.join(part, "ckpt"))) == ["step-00000003", "step-00000006"]
+        for step in (3, 6):
+            Image.open(os.path.join(part, "samples", f"step-{step:08d}.png")).verify()
+        model = build.Stage1(os.path.join(part, "saved_model"))
+        assert set(model.inputs) == {"noise", "epsilon", "embeddings"} and model.size == size
+        inputs = {name: tf.zeros([3, model.dim(name)]) for name in model.inputs}
+        images = model(inputs).numpy()
+        assert images.shape == (3, size, size, 3) and np.abs(images).max() <= 1
+
+
+def test_stage2_holds_its_stage1(runs):
+    checkpoints, _ = runs
+    lower, upper = (tf.saved_model.load(os.path.join(checkpoints, "straight", part, "saved_model"))
+                    for part in ("stage1", "stage2"))
+    rng = np.random.default_rng(0)
+    inputs = {name: tf.constant(rng.normal(size=(2, *spec.shape[1:])), tf.float32) for name, spec in
+              lower.signatures["serving_default"].structured_input_signature[1].items()}
+    np.testing.assert_allclose(lower.signatures["serving_default"](**inputs)["images"],
+                               upper.signatures["stage1"](**inputs)["images"], atol=1e-6)
+
+
+def test_exported_is_the_moving_average(runs):
+    checkpoints, _ = runs
+    path = os.path.join(checkpoints, "straight", "stage1")
+    loaded = tf.saved_model.load(os.path.join(path, "saved_model"))
+    exported = sorted(float(np.sum(v.numpy())) for v in loaded.variables)
+    stored = variables(checkpoints, "straight", 1, 6)
+    sums = {part: sorted(float(np.sum(v)) for name, v in stored.items()
+                         if name.startswith(part + "/")) for part in ("ema_generator", "generator")}
+    np.testing.assert_allclose(exported, sums["ema_generator"], rtol=1e-6)
+    assert np.abs(np.array(exported) - sums["generator"]).max() > 1e-5
+
+
+def test_tensorboard(runs):
+    checkpoints, _ = runs
+    logs = EventAccumulator(os.path.join(checkpoints, "straight", "stage2", "logs"),
+                            size_guidance={"tensors": 0}).Reload()
+    tags = set(logs.Tags()["tensors"])
+    assert {"loss/discriminator", "loss/generator", "loss/adversarial", "loss/kl", "logits/real",
+            "logits/wrong", "logits/fake", "learning_rate", "images_per_second", "samples",
+            "samples/captions"} <= tags
+    assert [e.step for e in logs.Tensors("loss/kl")] == [2, 3, 4, 6]
+    rates = [float(tf.make_ndarray(e.tensor_proto)) for e in logs.Tensors("learning_rate")]
+    # 12 pictures, 4 a step: halved every 30 steps (10 epochs), exponentially
+    np.testing.assert_allclose(rates, [2e-4 * 0.5 ** (step / 30) for step in (2, 3, 4, 6)],
+                               rtol=1e-5)
+
+
+def test_training_again_changes_nothing(runs):
+    checkpoints, flags = runs
+    path = os.path.join(checkpoints, "straight", "stage1", "saved_model", "saved_model.pb")
+    before = os.stat(path).st_mtime_ns
+    done = command("train", *flags(1, "straight"))
+    assert "already trained for 6 steps" in done.stdout
+    assert os.stat(path).st_mtime_ns == before
+
+
+def test_other_settings_are_listed_and_refused(runs):
+    _, flags = runs
+    done = command("train", *flags(1, "straight", batch_size=5, seed=3), check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert "--batch_size=5 (was 4)" in line and "--seed=3 (was 0)" in line and "--run" in line
+
+
+def test_stage2_takes_over_the_data_of_stage1(runs):
+    """Only the run is named: data, encoder and sizes of the captions come from its Stage-I."""
+    checkpoints, flags = runs
+    own = [flag for flag in flags(2, "straight") if not flag.startswith(
+        ("--dataset", "--data_dir", "--text_encoder", "--embedding_dim"))]
+    assert "already trained for 6 steps" in command("train", *own).stdout
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"stage": 2}, ["--stage=2 needs a Stage-I", "--stage=1 --run=new", "--stage1=PATH"]),
+    ({"stage": 2, "stage1": "/none"}, ["/none", "saved_model.pb"]),
+    ({"stage": 1, "batch_size": 13}, ["--batch_size=13", "12 pictures"]),
+    ({"stage": 1, "data_dir": "/none"}, ["/none"]),
+    ({"stage": 1, "text_encoder": "/none"}, ["/none", "saved_model.pb"]),
+    ({"stage": 1, "embedding_dim": 9}, ["--embedding_dim=9", "gives 8"]),
+])
+def test_refused_before_anything_starts(runs, changes, words):
+    _, flags = runs
+    changes = dict(changes)
+    # the same run for all: what was refused must not bind the next attempt
+    done = command("train", *flags(changes.pop("stage"), "new", **changes), check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: ") and all(word in line for word in words), line
+
+
+@pytest.mark.parametrize("changes", [
+    {"conditioning_augmentation": False}, {"text_once": True}, {"unconditional_head": True},
+    {"loss": "hinge", "ema_decay": 0.0, "precision": "mixed_bfloat16", "captions_per_embedding": 2},
+])
+def test_ablations_train(runs, changes):
+    checkpoints, flags = runs
+    name = "-".join(changes)
+    below = os.path.join(checkpoints, "straight", "stage1", "saved_model")
+    command("train", *flags(2, name, stage1=below, train_steps=1, **changes))
+    model = build.Stage1(os.path.join(checkpoints, name, "stage2", "saved_model"))
+    inputs = {n: tf.ones([2, model.dim(n)]) for n in model.inputs}
+    assert np.isfinite(model(inputs)).all()
+
+
+def test_without_text(runs, folder):
+    checkpoints, _ = runs
+    for stage in (1, 2):
+        flags = tiny_flags(stage, checkpoint_dir=checkpoints, run="no_text", dataset="folder",
+                           data_dir=folder, embedding_dim=0, train_steps=1)
+        command("train", *flags)
+    model = build.Stage1(os.path.join(checkpoints, "no_text", "stage2", "saved_model"))
+    assert set(model.inputs) == {"noise"}
+    assert not os.path.exists(os.path.join(checkpoints, "no_text", "text_encoder"))
+
+
+def test_a_signal_saves_and_the_same_command_goes_on(runs):
+    checkpoints, flags = runs
+    args = flags(1, "stopped", train_steps=100_000, checkpoint_steps=1_000_000, log_steps=5)
+    process = subprocess.Popen([sys.executable, "-m", "stackgan_tf.train", *args], cwd=ROOT,
+                               stdout=subprocess.PIPE, text=True)
+    while "step 5/" not in process.stdout.readline():
+        assert process.poll() is None
+    second = command("train", *args, check=False)  # while the first one is at it
+    assert second.returncode == 1 and "another process is training" in second.stderr
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGTERM and "which is saved" in output
+    saved = os.listdir(os.path.join(checkpoints, "stopped", "stage1", "ckpt"))
+    assert len(saved) == 1 and int(saved[0][5:]) >= 5
+
+
+def test_text_encoder_is_trained_first(runs, folder):
+    checkpoints, _ = runs
+    flags = tiny_flags(1, checkpoint_dir=checkpoints, run="own_text", dataset="folder",
+                       data_dir=folder, train_steps=1)
+    done = command("train", *flags)
+    assert "training it first" in done.stdout
+    encoder = build.TextEncoder(os.path.join(checkpoints, "own_text", "text_encoder",
+                                             "saved_model"))
+    assert encoder.dim == 8 and np.isfinite(encoder(["a red square", ""])).all()
