@@ -121,7 +121,7 @@ def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, 
     The weights follow from config.seed; both generators start alike.
     """
     keras.utils.set_random_seed(config.seed)
-    keras.config.set_dtype_policy(config.precision)
+    keras.config.set_dtype_policy(precision(config))
     text_dim = config.condition_dim if config.embedding_dim else 0
     dims = {"noise": config.noise_dim}
     if text_dim and config.conditioning_augmentation:
@@ -131,7 +131,7 @@ def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, 
             return stage1.Stage1Generator(config.image_size, config.generator_width, text_dim,
                                           config.conditioning_augmentation)
         discriminator = stage1.Stage1Discriminator(config.image_size, config.discriminator_width,
-                                                   text_dim)
+                                                   text_dim, config.discriminator_norm)
     else:
         dims = _stage2_dims(config, dims, frozen_stage1)
 
@@ -141,14 +141,39 @@ def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, 
                 0 if config.text_once else text_dim, config.residual_blocks,
                 config.conditioning_augmentation, halvings=2 if text_dim else 1)
         discriminator = stage2.Stage2Discriminator(
-            config.image_size, config.discriminator_width, text_dim, config.unconditional_head)
+            config.image_size, config.discriminator_width, text_dim, config.unconditional_head,
+            config.discriminator_norm)
     networks = make_generator(), make_generator(), discriminator
     _build(config, dims, frozen_stage1, *networks)
     generator, ema_generator, discriminator = networks
     for average, value in zip(ema_generator.variables, generator.variables, strict=True):
         average.assign(value)
-    game = StackGAN(generator, discriminator, dims, config.loss, config.kl_weight, frozen_stage1)
+    game = StackGAN(generator, discriminator, dims, config.loss, config.kl_weight, frozen_stage1,
+                    config.r1_weight)
     return game, ema_generator
+
+
+def precision(config: Config) -> str:
+    """The Keras dtype policy: "auto" is mixed_bfloat16 on TPUs, on GPUs from Ampere on and on CPUs
+    with AMX, which multiply bfloat16 several times faster, and float32 anywhere else."""
+    if config.precision != "auto":
+        return config.precision
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        ampere = (8, 0)
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
+        fast = (capability or ampere) >= ampere
+    else:
+        fast = bool(tf.config.list_logical_devices("TPU")) or "amx_bf16" in _cpu_flags()
+    return "mixed_bfloat16" if fast else "float32"
+
+
+def _cpu_flags():
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next((line for line in file if line.startswith("flags")), "").split()
+    except OSError:  # not Linux
+        return []
 
 
 def _stage2_dims(config, dims, frozen_stage1):
@@ -184,18 +209,16 @@ def _build(config, dims, frozen_stage1, generator, ema_generator, discriminator)
     discriminator(inputs)
 
 
-def learning_rate(config: Config, steps_per_epoch: float) -> Callable:
-    """step -> learning rate, of the step alone, so that a resume goes on with the right one."""
+def learning_rate(config: Config, rate: float, steps_per_epoch: float) -> Callable:
+    """step -> learning rate that starts at `rate`; of the step alone, so a resume is exact."""
     steps = max(1, round(config.learning_rate_decay_epochs * steps_per_epoch))
-    if config.learning_rate_schedule == "constant":
-        return keras.optimizers.schedules.ExponentialDecay(config.learning_rate, steps, 1.0)
+    decay = 1.0 if config.learning_rate_schedule == "constant" else config.learning_rate_decay
     return keras.optimizers.schedules.ExponentialDecay(
-        config.learning_rate, steps, config.learning_rate_decay,
-        staircase=config.learning_rate_schedule == "staircase")
+        rate, steps, decay, staircase=config.learning_rate_schedule == "staircase")
 
 
-def optimizer(config: Config, schedule: Callable, model: keras.Model) -> keras.Optimizer:
+def optimizer(config: Config, rate: Callable, model: keras.Model) -> keras.Optimizer:
     """Adam, built on the model's trainable variables. epsilon 1e-8: the released code's."""
-    adam = keras.optimizers.Adam(schedule, config.adam_beta1, config.adam_beta2, epsilon=1e-8)
+    adam = keras.optimizers.Adam(rate, config.adam_beta1, config.adam_beta2, epsilon=1e-8)
     adam.build(model.trainable_variables)
     return adam

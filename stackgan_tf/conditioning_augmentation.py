@@ -24,8 +24,7 @@ class ConditioningAugmentation(keras.layers.Layer):
     def __init__(self, condition_dim, name="conditioning_augmentation"):
         # float32 under every precision: exp(log_sigma) and the KL term need it
         super().__init__(name=name, dtype="float32")
-        self.dense = keras.layers.Dense(2 * condition_dim, kernel_initializer=blocks.normal_init(),
-                                        dtype="float32", name="dense")
+        self.dense = blocks.text_dense(2 * condition_dim, name="dense", dtype="float32")
 
     def call(self, embeddings, epsilon=None):
         # Leaky, not plain ReLU as in the PyTorch code: that kept log_sigma >= 0, so sigma >= 1.

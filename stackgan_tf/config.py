@@ -35,6 +35,7 @@ class Config:
     data_dir: str = ""  # folder: where captions.jsonl is; drawn_flowers: TFDS cache ("": TFDS's)
     images_per_class: int = 100  # drawn_flowers: pictures of each of its 40 classes
     max_unreadable: int = 10  # folder: pictures that may be unreadable before training is refused
+    crop_margin: float = 0.1875  # pictures are kept so much larger, then cropped (76/64)
     captions_per_embedding: int = 1  # training embeds the mean of so many captions (TF code: 4)
 
     # text encoder
@@ -52,6 +53,7 @@ class Config:
     condition_dim: int = 128  # c, and the discriminator's own text layer
     generator_width: int = 128  # Gf of the paper's tables
     discriminator_width: int = 64  # Df
+    discriminator_norm: str = "batch"  # batch (the paper) or none
     residual_blocks: int = 4  # Stage-II; the paper takes 4 for 256x256 and 2 for 128x128
     conditioning_augmentation: bool = True  # off: c is the mean, no sampling, no KL (ablation)
     text_once: bool = False  # Stage-II's generator does not read the caption again (ablation)
@@ -61,17 +63,19 @@ class Config:
     # the game
     loss: str = "non_saturating"  # a row of losses.LOSSES
     kl_weight: float = 2.0  # released code; the paper says 1
+    r1_weight: float = 0.0  # factor of the R1 gradient penalty on real pictures; 0: the paper
     batch_size: int = 64  # pictures a step
     train_steps: int = 0  # steps to train in all; or give --epochs
     epochs: float = 0.0  # passes over the training pictures; or give --train_steps
-    learning_rate: float = 2e-4  # Adam, generator and discriminator alike
+    learning_rate: float = 2e-4  # Adam
+    discriminator_learning_rate: float = 0.0  # 0: the same as learning_rate, as in the paper
     adam_beta1: float = 0.5  # DCGAN's choice, kept by StackGAN
     adam_beta2: float = 0.999  # Adam's default
     learning_rate_schedule: str = "exponential"  # exponential, staircase or constant
     learning_rate_decay: float = 0.5  # factor of the schedule ...
     learning_rate_decay_epochs: float = 100.0  # ... over so many epochs (the paper halves at 100)
     ema_decay: float = 0.999  # moving average of the generator, which is what is exported; 0: off
-    precision: str = "float32"  # float32 or mixed_bfloat16 (weights and losses stay float32)
+    precision: str = "auto"  # float32, mixed_bfloat16, or auto: bfloat16 where hardware has it
 
     # reports
     log_steps: int = 50  # steps between lines of the log and TensorBoard
@@ -81,7 +85,7 @@ class Config:
     @property
     def load_size(self) -> int:
         """Side at which pictures are kept, to be cropped to image_size: 76 for 64, 304 for 256."""
-        return self.image_size * 76 // 64
+        return round(self.image_size * (1 + self.crop_margin))
 
 
 # Each preset: settings of both stages under "", then what differs in stage 1 and 2.
@@ -93,10 +97,12 @@ PRESETS = {
             "embedding_dim": 128,
             "condition_dim": 64,
             "noise_dim": 64,
-            "text_encoder_width": 256,
-            "text_encoder_steps": 600,
+            "text_encoder_width": 128,
+            "text_encoder_steps": 1600,
             "text_encoder_batch_size": 64,
+            "text_encoder_learning_rate": 1e-3,
             "text_encoder_loss": "contrastive",
+            "crop_margin": 0.0625,  # the flowers are centred: less for the networks to learn
             "ema_decay": 0.995,
             "learning_rate_decay_epochs": 10.0,
         },
@@ -135,7 +141,7 @@ PRESETS = {
 # What Stage-II takes over from the run's Stage-I unless a flag says otherwise.
 SHARED = (
     "preset", "seed", "dataset", "data_dir", "images_per_class", "max_unreadable",
-    "captions_per_embedding", "text_encoder", "embedding_dim", "text_encoder_width",
+    "crop_margin", "captions_per_embedding", "text_encoder", "embedding_dim", "text_encoder_width",
     "text_encoder_steps", "text_encoder_batch_size", "text_encoder_learning_rate",
     "text_encoder_loss",
 )
@@ -153,20 +159,22 @@ CHOICES = {
     "stage": (1, 2),
     "preset": tuple(PRESETS),
     "text_encoder_loss": ("structured", "contrastive"),
+    "discriminator_norm": ("batch", "none"),
     "loss": ("non_saturating", "least_squares", "wasserstein", "hinge"),
     "learning_rate_schedule": ("exponential", "staircase", "constant"),
-    "precision": ("float32", "mixed_bfloat16"),
+    "precision": ("auto", "float32", "mixed_bfloat16"),
 }
 
 # (field, smallest, largest): bounds that hold whatever the other fields are.
 BOUNDS = (
     ("seed", 0, 2**31 - 1), ("images_per_class", 1, 100_000), ("max_unreadable", 0, None),
-    ("captions_per_embedding", 1, 10), ("embedding_dim", 0, 65536),
+    ("crop_margin", 0, 4), ("captions_per_embedding", 1, 10), ("embedding_dim", 0, 65536),
     ("text_encoder_width", 4, 8192), ("text_encoder_steps", 1, None),
     ("text_encoder_batch_size", 2, None), ("noise_dim", 1, 65536), ("condition_dim", 1, 65536),
     ("generator_width", 4, 4096), ("discriminator_width", 1, 4096), ("residual_blocks", 0, 64),
     ("batch_size", 2, None), ("train_steps", 0, None), ("epochs", 0, None),
-    ("kl_weight", 0, None), ("log_steps", 1, None), ("checkpoint_steps", 1, None),
+    ("kl_weight", 0, None), ("r1_weight", 0, None),
+    ("discriminator_learning_rate", 0, 1), ("log_steps", 1, None), ("checkpoint_steps", 1, None),
     ("keep_checkpoints", 1, None), ("learning_rate_decay", 1e-6, 1),
 )
 
@@ -257,6 +265,9 @@ def _validate_sizes(config):
     if config.stage == 2 and config.generator_width % 4:
         raise UserError(f"--generator_width={config.generator_width} must be a multiple of 4 in "
                         "stage 2.")
+    if config.r1_weight and config.discriminator_norm == "batch":
+        raise UserError(f"--r1_weight={config.r1_weight} penalizes each picture's own gradient, "
+                        "which batch norm mixes up; add --discriminator_norm=none.")
     if config.stage == 1 and config.stage1:
         raise UserError(f"--stage1={config.stage1} is for --stage=2 only; leave it out.")
     if not config.embedding_dim and config.text_encoder:

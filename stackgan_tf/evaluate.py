@@ -20,7 +20,7 @@ import tensorflow as tf
 from absl import flags
 from PIL import Image
 
-from stackgan_tf import __version__, attribute_classifier, build, checkpoint, pipeline
+from stackgan_tf import __version__, attribute_classifier, build, checkpoint
 from stackgan_tf.attribute_classifier import ATTRIBUTES, IMAGE_SIZE
 from stackgan_tf.config import Config, UserError, define_flags, given_flags, run_cli
 from stackgan_tf.datasets import drawn_flowers
@@ -42,7 +42,7 @@ def evaluate(checkpoint_dir: str, run: str, stage: int | None = None, count: int
     """Scores a stage of a run, the highest if None, and appends the record to its metrics."""
     generator = Generator(checkpoint_dir, run, stage)
     config = drawn_flowers_config(generator)
-    judge = judge or Judge(checkpoint_dir, config.data_dir)
+    judge = judge or Judge(checkpoint_dir, config.data_dir, config.crop_margin)
     examples = build.load_examples(config, "test")
     pictures, places = choose_pairs(list(map(len, examples.captions)), count, seed)
     captions = [examples.captions[i][j] for i, j in zip(pictures, places)]
@@ -100,8 +100,7 @@ def read_pictures(generator: Generator, judge: "Judge", captions, seed: int) -> 
     for made in generator.batches(captions, seeds):
         predicted.append(judge.read(shrink(made)))
         done += len(made)
-        rate = bar.images_per_second(done)
-        bar.update(done, {"seconds left": (len(captions) - done) / max(rate, 1e-9)})
+        bar.update(done, {"percent": 100.0 * done / len(captions)})
     bar.close()
     return np.concatenate(predicted)
 
@@ -149,21 +148,22 @@ class Judge:
     had never seen an orange rounded flower would blame the generator for its own mistakes.
 
     Args:
-        checkpoint_dir, data_dir: as in Config.
+        checkpoint_dir, data_dir, crop_margin: as in Config.
         images_per_class, steps: of its training, the same whatever a run was trained with.
 
     Attributes:
         accuracy: {attribute: on the real test split}, and their mean.
     """
 
-    def __init__(self, checkpoint_dir: str, data_dir: str,
+    def __init__(self, checkpoint_dir: str, data_dir: str, crop_margin: float = Config.crop_margin,
                  images_per_class: int = Config.images_per_class, steps: int = 1500):
         folder = os.path.join(checkpoint_dir, "attribute_classifier")
         self._model, self._card = (os.path.join(folder, name)
                                    for name in ("saved_model", "classifier.json"))
         self.settings = {"dataset_version": str(drawn_flowers.DrawnFlowers.VERSION),
                          "classifier_version": attribute_classifier.VERSION,
-                         "images_per_class": images_per_class, "steps": steps}
+                         "crop_margin": crop_margin, "images_per_class": images_per_class,
+                         "steps": steps}
         card = self._read_card()
         if card.get("settings") != self.settings:
             card = self._train(data_dir)
@@ -189,7 +189,8 @@ class Judge:
     def _train(self, data_dir):
         print("training the classifier that reads attributes off pictures (once)", flush=True)
         begin, count = time.monotonic(), self.settings["images_per_class"]
-        config = Config(data_dir=data_dir, images_per_class=count)
+        config = Config(data_dir=data_dir, images_per_class=count,
+                        crop_margin=self.settings["crop_margin"])
         train, test = (build.load_examples(config, split) for split in ("train", "test"))
         drawn, attributes = attribute_classifier.draw(TEST_CLASS_NAMES, count, config.load_size)
         bar = Progress("classifier", 0, self.settings["steps"], every=250,
@@ -202,13 +203,20 @@ class Judge:
         checkpoint.export(self._model, [model],
                           {"serve": (lambda x: attribute_classifier.views(model, x), [spec])})
         self._classify = build.SavedPart(self._model, "attribute classifier").function
-        right = self.read(pipeline.center_crop(test.images, IMAGE_SIZE)) == _targets(test)
-        accuracy = dict(zip(ATTRIBUTES, right.mean(0).tolist())) | {"mean": float(right.mean())}
-        card = {"settings": self.settings, "accuracy": accuracy,
+        card = {"settings": self.settings, "accuracy": self._measure(test),
                 "seconds": round(time.monotonic() - begin)}
         with tf.io.gfile.GFile(self._card, "w") as file:
             file.write(json.dumps(card, indent=2) + "\n")
         return card
+
+    def _measure(self, test):
+        """Accuracy on real pictures, cropped at random as the ones that a generator imitates."""
+        generator = np.random.default_rng(0)
+        corners = generator.integers(test.images.shape[1] - IMAGE_SIZE + 1, size=(len(test), 2))
+        crops = np.stack([picture[top:top + IMAGE_SIZE, left:left + IMAGE_SIZE]
+                          for picture, (top, left) in zip(test.images, corners)])
+        right = self.read(crops) == _targets(test)
+        return dict(zip(ATTRIBUTES, right.mean(0).tolist())) | {"mean": float(right.mean())}
 
 
 def define_own_flags() -> None:

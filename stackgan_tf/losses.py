@@ -54,6 +54,17 @@ LOSSES = {
 }
 
 
+def r1_penalty(gradient):
+    """|dD(x)/dx|^2 / 2, averaged over the real images. R1, Mescheder et al. 2018, eq. 9.
+
+    Args:
+        gradient: float (B, H, W, C), of the logits by the real images.
+
+    It has a meaning only for a discriminator that judges each image by itself: no batch norm.
+    """
+    return 0.5 * tf.reduce_mean(tf.reduce_sum(tf.square(tf.cast(gradient, tf.float32)), [1, 2, 3]))
+
+
 def kl_divergence(mean, log_sigma):
     """KL(N(mean, sigma^2) || N(0, 1)), averaged over the batch *and* the dimensions.
 

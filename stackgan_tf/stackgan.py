@@ -15,6 +15,7 @@ class StackGAN:
             augmentation, `epsilon`.
         loss: a row of losses.LOSSES.
         kl_weight: factor of the conditioning augmentation's KL term, 0 without it.
+        r1_weight: factor of the R1 penalty, 0 (the paper) without.
         stage1: for Stage-II, the frozen function {noise, epsilon, embeddings} -> images.
 
     A batch is a dict of `real_images` float (B, H, W, 3) in [-1, 1] and, with text, `embeddings`
@@ -23,13 +24,14 @@ class StackGAN:
     """
 
     def __init__(self, generator, discriminator, latent_dims, loss="non_saturating",
-                 kl_weight=2.0, stage1=None):
+                 kl_weight=2.0, stage1=None, r1_weight=0.0):
         self.generator = generator
         self.discriminator = discriminator
         self.latent_dims = latent_dims
         self.d_loss, self.g_loss = losses.LOSSES[loss]
         self.kl_weight = kl_weight
         self.stage1 = stage1
+        self.r1_weight = r1_weight
 
     def draw_latents(self, seed, batch_size):
         """Every random tensor of a step, as a function of the seed (int32 (2,)) alone.
@@ -61,20 +63,27 @@ class StackGAN:
         embeddings = batch.get("embeddings")
         fake_images = tf.stop_gradient(self.generate(latents, embeddings, True)["images"])
         d = self.discriminator
-        real, fake = d.features(batch["real_images"], True), d.features(fake_images, True)
-        real_logits = [d.logits(real, embeddings, True)]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(batch["real_images"])
+            real = d.features(batch["real_images"], True)
+            real_logits = [d.logits(real, embeddings, True)]
+        fake = d.features(fake_images, True)
         fake_logits = [d.logits(fake, embeddings, True)]
         parts = {"logits/real": real_logits[0], "logits/fake": fake_logits[0]}
         if embeddings is not None:
             fake_logits.append(d.logits(real, batch["mismatched_embeddings"], True))
             parts["logits/wrong"] = fake_logits[1]
         if d.unconditional_head is not None:
-            real_logits.append(d.unconditional_head(real))
-            fake_logits.append(d.unconditional_head(fake))
+            real_logits.append(d.unconditional_head(real, training=True))
+            fake_logits.append(d.unconditional_head(fake, training=True))
         # Averaging over the joined logits gives real + (fake + wrong) / 2 and, with the second
         # head, the released (real + real_u) / 2 + (fake + wrong + fake_u) / 3.
         loss = self.d_loss(tf.concat(real_logits, 0), tf.concat(fake_logits, 0))
         parts = {name: tf.reduce_mean(value) for name, value in parts.items()}
+        if self.r1_weight:
+            gradient = tape.gradient(real_logits[0], batch["real_images"])
+            parts["loss/r1"] = losses.r1_penalty(gradient)
+            loss += self.r1_weight * parts["loss/r1"]
         parts["accuracy/real"] = tf.reduce_mean(tf.cast(real_logits[0] > 0.0, tf.float32))
         parts["accuracy/fake"] = tf.reduce_mean(tf.cast(fake_logits[0] < 0.0, tf.float32))
         return loss, {"loss/discriminator": loss, **parts}
@@ -90,7 +99,7 @@ class StackGAN:
         features = d.features(output["images"], True)
         adversarial = self.g_loss(d.logits(features, embeddings, True))
         if d.unconditional_head is not None:
-            adversarial += self.g_loss(d.unconditional_head(features))
+            adversarial += self.g_loss(d.unconditional_head(features, training=True))
         loss, parts = adversarial, {"loss/adversarial": adversarial}
         if "epsilon" in self.latent_dims and "mean" in output:
             kl = losses.kl_divergence(output["mean"], output["log_sigma"])

@@ -39,7 +39,7 @@ class Stage2Generator(keras.Model):
         self.augment = augment
         self.side = stage1_size // 2**halvings
         inner = width * 2**halvings  # 4 Gf at 16x16 in the paper
-        self.encoder = [blocks.ConvNorm(width, 3, norm=False, name="encoder_0")]
+        self.encoder = [blocks.ConvNorm(width, 3, norm=None, name="encoder_0")]
         self.encoder += [blocks.ConvNorm(width * 2**i, 4, 2, name=f"encoder_{i}")
                          for i in range(1, halvings + 1)]
         self.augmentation = self.joint = None
@@ -79,18 +79,20 @@ class Stage2Discriminator(keras.Model):
         image_size: side of the images, a power of two.
         width: Df.
         text_dim: size of its own text layer, 0 without text.
+        norm: "batch" (the paper) or "none".
         unconditional: adds a second head that judges without the caption (released PyTorch
             code, not in the paper).
     """
 
     def __init__(self, image_size=256, width=64, text_dim=128, unconditional=False,
-                 name="stage2_discriminator"):
+                 norm="batch", name="stage2_discriminator"):
         super().__init__(name=name)
-        self.trunk = blocks.DiscriminatorTrunk(image_size, width, name="trunk")
-        self.head = blocks.MatchingHead(width, text_dim, name="head")
+        self.trunk = blocks.DiscriminatorTrunk(image_size, width, norm, name="trunk")
+        self.head = blocks.MatchingHead(width, text_dim, norm, name="head")
         self.unconditional_head = None
         if unconditional:
-            self.unconditional_head = blocks.MatchingHead(width, 0, name="unconditional_head")
+            self.unconditional_head = blocks.MatchingHead(width, 0, norm,
+                                                          name="unconditional_head")
 
     def features(self, images, training=False):
         """float (B, image_size, image_size, 3) in [-1, 1] -> (B, 4, 4, channels)."""

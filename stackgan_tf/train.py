@@ -138,9 +138,11 @@ class Trainer:
         steps_per_epoch = len(batches.examples) / config.batch_size
         self.total = config.train_steps or math.ceil(config.epochs * steps_per_epoch)
         self.gan, self.ema_generator = build.gan(config, frozen_stage1)
-        self.learning_rate = build.learning_rate(config, steps_per_epoch)
+        self.learning_rate = build.learning_rate(config, config.learning_rate, steps_per_epoch)
         generator_adam = build.optimizer(config, self.learning_rate, self.gan.generator)
-        discriminator_adam = build.optimizer(config, self.learning_rate, self.gan.discriminator)
+        discriminator_adam = build.optimizer(config, build.learning_rate(
+            config, config.discriminator_learning_rate or config.learning_rate, steps_per_epoch),
+            self.gan.discriminator)
         # What is sampled and exported: the moving average, kept apart from the live weights.
         self.sampler = self.ema_generator if config.ema_decay else self.gan.generator
         self.train_step = make_train_step(

@@ -20,7 +20,7 @@ TINY = {
     "embedding_dim": 8, "noise_dim": 5, "condition_dim": 6, "generator_width": 4,
     "discriminator_width": 4, "batch_size": 4, "residual_blocks": 1, "train_steps": 6,
     "log_steps": 2, "checkpoint_steps": 3, "text_encoder_steps": 4, "text_encoder_width": 8,
-    "text_encoder_batch_size": 4,
+    "text_encoder_batch_size": 4, "precision": "float32",
 }
 
 

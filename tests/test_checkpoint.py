@@ -1,4 +1,4 @@
-"""Checkpoints: complete or absent. SavedModels: readable from C++, replaced and not half-written."""
+"""Checkpoints are complete or absent; SavedModels read in C++ and are replaced whole."""
 
 import os
 import shutil

@@ -29,7 +29,7 @@ def louder(model, factor=20.0):
 
 def one_step(config):
     gan, average = build.gan(config)
-    rate = build.learning_rate(config, 10)
+    rate = build.learning_rate(config, 1e-3, 10)
     adams = [build.optimizer(config, rate, m) for m in (gan.generator, gan.discriminator)]
     return gan, average, train_step.make_train_step(gan, *adams, average, 0.9, config.seed)
 
@@ -99,7 +99,7 @@ def test_7_stage1_stays_frozen(tiny, stage1_path):
     assert len(before) > 10
     gan, average = build.gan(tiny(2), frozen)
     config = tiny(2)
-    rate = build.learning_rate(config, 10)
+    rate = build.learning_rate(config, 1e-3, 10)
     adams = [build.optimizer(config, rate, m) for m in (gan.generator, gan.discriminator)]
     step = train_step.make_train_step(gan, *adams, average, 0.9, 0)
     for i in range(3):

@@ -129,6 +129,16 @@ def test_conditioning_augmentation_by_hand():
     assert float(layer(tf.constant([[2.0, -4.0]]))[0][0, 0]) == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize("flags, expected", [
+    ("fpu amx_bf16 amx_tile", "mixed_bfloat16"), ("fpu avx512_bf16", "float32")])
+def test_auto_precision_follows_the_cpu(tiny, monkeypatch, flags, expected):
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("a GPU decides here, not the CPU")
+    monkeypatch.setattr(build, "_cpu_flags", flags.split)
+    assert build.precision(tiny(precision="auto")) == expected
+    assert build.precision(tiny(precision="float32")) == "float32"
+
+
 def test_mixed_bfloat16_keeps_weights_and_results_in_float32(tiny):
     try:
         gan, _ = build.gan(tiny(precision="mixed_bfloat16"))
@@ -136,6 +146,7 @@ def test_mixed_bfloat16_keeps_weights_and_results_in_float32(tiny):
         latents = gan.draw_latents([0, 0], 2)
         images = gan.generate(latents, tf.ones([2, 8]))["images"]
         assert images.dtype == tf.float32
-        assert gan.discriminator({"images": images, "embeddings": tf.ones([2, 8])}).dtype == "float32"
+        logits = gan.discriminator({"images": images, "embeddings": tf.ones([2, 8])})
+        assert logits.dtype == tf.float32
     finally:
         build.gan(tiny())  # sets the policy back

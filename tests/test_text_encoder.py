@@ -100,7 +100,8 @@ def test_structured_loss_of_one_class_is_zero():
     assert float(char_cnn_rnn.structured_loss(text, image, np.zeros(5, np.int32))) == 0
 
 
-def test_contrastive_loss_by_loops():
+@pytest.mark.parametrize("with_labels", [True, False])
+def test_contrastive_loss_by_loops(with_labels):
     (text, image), labels = vectors()
     total = 0.0
     for a, b in ((text, image), (image, text)):
@@ -108,10 +109,15 @@ def test_contrastive_loss_by_loops():
             cosines = [float(np.dot(a[i], b[j]) / np.linalg.norm(a[i]) / np.linalg.norm(b[j]))
                        for j in range(5)]
             weights = [np.exp(cosine / 0.1) for cosine in cosines]
-            total -= np.log(weights[i] / sum(weights))
-    loss = char_cnn_rnn.contrastive_loss(text, image, labels)
-    assert float(loss) == pytest.approx(total / 10, rel=1e-4)
-    assert float(char_cnn_rnn.contrastive_loss(3 * text, image)) == pytest.approx(total / 10, 1e-4)
+            group = [j for j in range(5) if labels[j] == labels[i]] if with_labels else [i]
+            for j in group:
+                share = 0.3 / len(group) + (0.7 if j == i else 0)
+                total -= share * np.log(weights[j] / sum(weights))
+    names = labels if with_labels else None
+    loss = float(char_cnn_rnn.contrastive_loss(text, image, names))
+    assert loss == pytest.approx(total / 10, rel=1e-4)
+    longer = float(char_cnn_rnn.contrastive_loss(3 * text, image, names))
+    assert longer == pytest.approx(loss, rel=1e-5)  # only angles count
 
 
 def test_retrieval_by_hand():
@@ -125,8 +131,8 @@ def test_retrieval_by_hand():
 
 
 def test_image_encoder_takes_any_size():
-    encoder = char_cnn_rnn.ImageEncoder(5)
     for size in (16, 50, 64):
+        encoder = char_cnn_rnn.ImageEncoder(5)
         assert encoder(np.zeros((2, size, size, 3), np.float32)).shape == (2, 5)
 
 
