@@ -28,5 +28,5 @@ setup(
         "absl-py",
         "tqdm",
     ],
-    extras_require={"test": ["pytest", "pytest-timeout", "ruff"]},
+    extras_require={"test": ["pytest", "ruff"]},
 )

@@ -24,11 +24,19 @@ def load_examples(config: Config, split: str) -> Examples:
         raise
     except ValueError as error:  # what the data sets raise, in one line
         raise UserError(str(error)) from error
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(f"--dataset={config.dataset} --data_dir={config.data_dir!r}: "
+                        f"{str(error).splitlines()[0][:300]}; give a --data_dir with room that can "
+                        "be read and written.") from error
 
 
 def fixed_captions(config: Config, count: int) -> list[str]:
-    """`count` captions of the test split, one a picture, the same at every call."""
-    first = [row["captions"] for row in itertools.islice(_elements(config, "test"), 64 * count)]
+    """`count` captions of the test split (of "train" if there is none), one a picture."""
+    try:
+        elements = _elements(config, "test")
+    except ValueError:  # a folder may have no test split
+        elements = _elements(config, "train")
+    first = [row["captions"] for row in itertools.islice(elements, 64 * count)]
     # one further each time: data sets that go through their classes in turn are common
     chosen = [first[(i * (len(first) // count) + i) % len(first)] for i in range(count)]
     return [text(captions[i % len(captions)]) for i, captions in enumerate(chosen)]
@@ -66,7 +74,7 @@ class SavedPart:
                             f"{str(error).splitlines()[0][:200]}") from error
         if "serving_default" not in self.loaded.signatures:
             raise UserError(f"{what} {path} has no signature serving_default.")
-        self.path, self.what = path, what
+        self.path = path
         self.function = self.loaded.signatures["serving_default"]
         self.inputs = self.function.structured_input_signature[1]
         self.outputs = self.function.structured_outputs
@@ -100,12 +108,16 @@ class Stage1(SavedPart):
 
     def __init__(self, path: str):
         super().__init__(path, "Stage-I")
-        unknown = set(self.inputs) - {"noise", "epsilon", "embeddings"}
-        image = self.outputs.get("images")
-        if unknown or image is None or image.shape.rank != 4 or image.shape[1] is None:
-            raise UserError(f"Stage-I {path} does not map noise, epsilon, embeddings to images: "
-                            f"its inputs are {sorted(self.inputs)}, its outputs {self.outputs}.")
-        self.size = int(image.shape[1])
+        names, image = set(self.inputs), self.outputs.get("images")
+        sized = all(spec.shape.rank == 2 and spec.shape[1] for spec in self.inputs.values())
+        if not sized or "noise" not in names or names - {"noise", "epsilon", "embeddings"} or (
+                image is None or image.shape.rank != 4):
+            raise UserError(f"Stage-I {path} does not map noise [B, n] (and epsilon, embeddings) "
+                            f"to images: its inputs are {self.inputs}, its outputs {self.outputs}.")
+        self.size = image.shape[1] or 0
+        if self.size < 8 or self.size & (self.size - 1) or image.shape[2] != self.size:
+            raise UserError(f"Stage-I {path} makes images of {image.shape[1]}x{image.shape[2]}; "
+                            "Stage-II needs a square of 8, 16, 32, 64 ... pixels.")
 
     def dim(self, name: str) -> int:
         """Size of an input, 0 if Stage-I does not read it."""
@@ -148,7 +160,8 @@ def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, 
     generator, ema_generator, discriminator = networks
     for average, value in zip(ema_generator.variables, generator.variables, strict=True):
         average.assign(value)
-    game = StackGAN(generator, discriminator, dims, config.loss, config.kl_weight, frozen_stage1,
+    game = StackGAN(generator, discriminator, dims, config.loss,
+                    config.kl_weight if config.conditioning_augmentation else 0.0, frozen_stage1,
                     config.r1_weight)
     return game, ema_generator
 
@@ -211,7 +224,8 @@ def _build(config, dims, frozen_stage1, generator, ema_generator, discriminator)
 
 def learning_rate(config: Config, rate: float, steps_per_epoch: float) -> Callable:
     """step -> learning rate that starts at `rate`; of the step alone, so a resume is exact."""
-    steps = max(1, round(config.learning_rate_decay_epochs * steps_per_epoch))
+    steps = config.learning_rate_decay_steps or max(
+        1, round(config.learning_rate_decay_epochs * steps_per_epoch))
     decay = 1.0 if config.learning_rate_schedule == "constant" else config.learning_rate_decay
     return keras.optimizers.schedules.ExponentialDecay(
         rate, steps, decay, staircase=config.learning_rate_schedule == "staircase")
@@ -219,6 +233,8 @@ def learning_rate(config: Config, rate: float, steps_per_epoch: float) -> Callab
 
 def optimizer(config: Config, rate: Callable, model: keras.Model) -> keras.Optimizer:
     """Adam, built on the model's trainable variables. epsilon 1e-8: the released code's."""
-    adam = keras.optimizers.Adam(rate, config.adam_beta1, config.adam_beta2, epsilon=1e-8)
+    # Named, or a second one in the same process would not fit the checkpoints of the first.
+    adam = keras.optimizers.Adam(rate, config.adam_beta1, config.adam_beta2, epsilon=1e-8,
+                                 name="adam")
     adam.build(model.trainable_variables)
     return adam

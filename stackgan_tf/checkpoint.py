@@ -17,8 +17,11 @@ from stackgan_tf.config import UserError
 
 log = logging.getLogger(__name__)
 
+# SavedModel's folder for anything that is not part of the graph
+_STEP_FILE = os.path.join("assets.extra", "step")
+
 # What TF raises on a checkpoint with flipped, cut off or missing bytes, tried one by one.
-UNREADABLE = (tf.errors.OpError, IndexError, ValueError, OSError)
+UNREADABLE = (tf.errors.OpError, LookupError, ValueError, TypeError, AttributeError, OSError)
 
 
 class Checkpoints:
@@ -59,14 +62,14 @@ class Checkpoints:
             _write_text(os.path.join(temporary, "checkpoint.json"),
                         json.dumps({"step": step, "variables": self.names}))
             replace_directory(temporary, self._folder(step))
+            for old in self.steps()[:-self.keep]:
+                _remove(self._folder(old))
         except (OSError, tf.errors.OpError) as error:
             _remove(temporary)
             raise UserError(f"checkpoint {self._folder(step)} could not be written: "
                             f"{_reason(error)}; the last complete one is of step "
                             f"{max(self.steps(), default=0)}. Make room and run the same command "
                             "again to go on from there.") from error
-        for old in self.steps()[:-self.keep]:
-            _remove(self._folder(old))
 
     def restore(self) -> int:
         """Loads the newest checkpoint that can be read; returns its step, 0 if there is none.
@@ -78,6 +81,10 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 self._read(step)
+                for bad in self.steps()[-len(reasons):] if reasons else ():
+                    # out of the way, or pruning would keep it and remove the good ones
+                    tf.io.gfile.rename(self._folder(bad), self._folder(bad) + ".bad",
+                                       overwrite=True)
                 return step
             except UNREADABLE as error:
                 reasons.append(_reason(error))
@@ -123,8 +130,8 @@ def _remove(path):
 
 def _sync(folder):
     """fsync of a folder and of all that is in it; a rename alone survives no power cut."""
-    if "://" in folder:
-        return  # object stores have nothing to sync
+    if "://" in folder or os.name == "nt":
+        return  # object stores have nothing to sync, Windows cannot sync a folder
     for root, _, names in os.walk(folder):
         for path in [os.path.join(root, name) for name in names] + [root]:
             handle = os.open(path, os.O_RDONLY)
@@ -147,23 +154,36 @@ def replace_directory(temporary: str, final: str) -> None:
 def copy_directory(source: str, target: str) -> None:
     """Copies a folder, complete or not at all."""
     temporary = target + ".tmp"
-    _remove(temporary)
-    for root, _, names in tf.io.gfile.walk(source):
-        inner = os.path.normpath(os.path.join(temporary, os.path.relpath(root, source)))
-        tf.io.gfile.makedirs(inner)
-        for name in names:
-            tf.io.gfile.copy(os.path.join(root, name), os.path.join(inner, name))
-    replace_directory(temporary, target)
+    try:
+        _remove(temporary)
+        for root, _, names in tf.io.gfile.walk(source):
+            inner = os.path.normpath(os.path.join(temporary, os.path.relpath(root, source)))
+            tf.io.gfile.makedirs(inner)
+            for name in names:
+                tf.io.gfile.copy(os.path.join(root, name), os.path.join(inner, name))
+        replace_directory(temporary, target)
+    except (OSError, tf.errors.OpError) as error:
+        _remove(temporary)
+        raise UserError(f"{source} could not be copied to {target}: {_reason(error)}") from error
 
 
 def _sync_parent(path):
-    if "://" not in path:
+    if "://" not in path and os.name != "nt":
         handle = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)
 
 
-def export(path: str, parts: list, endpoints: dict) -> None:
+def exported_step(path: str) -> int | None:
+    """The training step that the SavedModel at `path` was exported at, None if not known."""
+    try:
+        with tf.io.gfile.GFile(os.path.join(path, _STEP_FILE)) as file:
+            return int(file.read())
+    except (OSError, ValueError, tf.errors.OpError):
+        return None
+
+
+def export(path: str, parts: list, endpoints: dict, step: int | None = None) -> None:
     """Writes a SavedModel that C++ can load too, over an older one at `path`.
 
     Args:
@@ -171,6 +191,7 @@ def export(path: str, parts: list, endpoints: dict) -> None:
         parts: Keras models, loaded SavedModels and tables whose variables the endpoints use.
         endpoints: {name: (function, [TensorSpec or {name: TensorSpec}])}; the first one becomes
             `serving_default`.
+        step: the training step, kept beside it for `exported_step`.
 
     `tf.saved_model.save` of anything that holds a Keras 3 model loads in Python and fails in every
     C++ loader, TF Serving included; Keras's ExportArchive does not.
@@ -184,6 +205,9 @@ def export(path: str, parts: list, endpoints: dict) -> None:
         for name, (function, signature) in endpoints.items():
             archive.add_endpoint(name, function, input_signature=signature)
         archive.write_out(temporary, verbose=False)
+        if step is not None:
+            tf.io.gfile.makedirs(os.path.dirname(os.path.join(temporary, _STEP_FILE)))
+            _write_text(os.path.join(temporary, _STEP_FILE), str(step))
         replace_directory(temporary, path)
     except (OSError, tf.errors.OpError) as error:
         _remove(temporary)

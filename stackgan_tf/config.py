@@ -7,6 +7,8 @@ share), the preset, the default below. The comment behind a field is the flag's 
 import dataclasses
 import inspect
 import logging
+import math
+import os
 import re
 import sys
 from typing import Any
@@ -74,6 +76,7 @@ class Config:
     learning_rate_schedule: str = "exponential"  # exponential, staircase or constant
     learning_rate_decay: float = 0.5  # factor of the schedule ...
     learning_rate_decay_epochs: float = 100.0  # ... over so many epochs (the paper halves at 100)
+    learning_rate_decay_steps: int = 0  # ... or over so many steps, if not 0
     ema_decay: float = 0.999  # moving average of the generator, which is what is exported; 0: off
     precision: str = "auto"  # float32, mixed_bfloat16, or auto: bfloat16 where hardware has it
 
@@ -91,7 +94,7 @@ class Config:
 # Each preset: settings of both stages under "", then what differs in stage 1 and 2.
 PRESETS = {
     # A width that two CPU cores train: stage 1 in 15 minutes with data and text encoder,
-    # stage 2 in 45. The figures were chosen by measuring, see the README.
+    # stage 2 in 45. The README shows what comes out.
     "drawn_flowers": {
         "": {
             "embedding_dim": 128,
@@ -102,17 +105,23 @@ PRESETS = {
             "text_encoder_batch_size": 64,
             "text_encoder_learning_rate": 1e-3,
             "text_encoder_loss": "contrastive",
-            "crop_margin": 0.0625,  # the flowers are centred: less for the networks to learn
-            "ema_decay": 0.995,
-            "learning_rate_decay_epochs": 10.0,
+            "crop_margin": 0.0625,  # the flowers are centered: less for the networks to learn
+            # Without batch norm in D, and R1 in its place, a flower takes a tenth of the steps.
+            "discriminator_norm": "none",
+            "r1_weight": 0.05,
+            "kl_weight": 0.5,
+            "learning_rate": 5e-4,
+            "adam_beta1": 0.0,
+            "adam_beta2": 0.99,
+            "ema_decay": 0.998,
         },
         1: {"generator_width": 32, "discriminator_width": 32, "batch_size": 32,
-            "train_steps": 2000},
-        2: {"generator_width": 32, "discriminator_width": 24, "batch_size": 8,
-            "residual_blocks": 2, "image_size": 256, "train_steps": 2500},
+            "train_steps": 4200, "learning_rate_decay_steps": 1500},
+        2: {"generator_width": 32, "discriminator_width": 12, "batch_size": 8,
+            "residual_blocks": 2, "image_size": 256, "train_steps": 5500,
+            "learning_rate_decay_steps": 2400, "r1_weight": 0.5},
     },
-    # Paper sizes; the released PyTorch and TensorFlow settings, spelt out line by line in the
-    # README. Your own copy of the data comes as --dataset=folder --data_dir=...
+    # Paper sizes and the released settings. Your own copy of the data comes as --data_dir=...
     "flowers": {
         "": {"dataset": "folder", "captions_per_embedding": 4, "epochs": 600.0},
         1: {},
@@ -141,7 +150,8 @@ PRESETS = {
 # What Stage-II takes over from the run's Stage-I unless a flag says otherwise.
 SHARED = (
     "preset", "seed", "dataset", "data_dir", "images_per_class", "max_unreadable",
-    "crop_margin", "captions_per_embedding", "text_encoder", "embedding_dim", "text_encoder_width",
+    "crop_margin", "conditioning_augmentation", "condition_dim",
+    "captions_per_embedding", "text_encoder", "embedding_dim", "text_encoder_width",
     "text_encoder_steps", "text_encoder_batch_size", "text_encoder_learning_rate",
     "text_encoder_loss",
 )
@@ -176,6 +186,7 @@ BOUNDS = (
     ("kl_weight", 0, None), ("r1_weight", 0, None),
     ("discriminator_learning_rate", 0, 1), ("log_steps", 1, None), ("checkpoint_steps", 1, None),
     ("keep_checkpoints", 1, None), ("learning_rate_decay", 1e-6, 1),
+    ("learning_rate_decay_steps", 0, None),
 )
 
 
@@ -196,13 +207,18 @@ def define_flags(only: tuple[str, ...] = ()) -> None:
             text = f"{comments.get(field.name, field.name)} (default: {field.default!r})"
             # None stands for "not given", so that a preset's value can show through.
             makers[field.type](field.name, None, text)
+    flags.adopt_module_key_flags(sys.modules[__name__])  # or --help would leave them out
 
 
 def given_flags() -> dict[str, Any]:
     """{field: value} of the flags that were given on the command line (or in a flagfile)."""
     names = [field.name for field in dataclasses.fields(Config)]
     values = {name: flags.FLAGS[name].value for name in names if name in flags.FLAGS}
-    return {name: value for name, value in values.items() if value is not None}
+    given = {name: value for name, value in values.items() if value is not None}
+    for name in ("checkpoint_dir", "text_encoder", "stage1"):
+        if given.get(name, "").startswith("~"):  # the shell leaves --name=~/folder as it is
+            given[name] = os.path.expanduser(given[name])
+    return given
 
 
 def resolve(given: dict[str, Any], shared: dict[str, Any] | None = None) -> Config:
@@ -238,6 +254,9 @@ def validate(config: Config) -> None:
         if not value >= low or (high is not None and value > high):
             allowed = f"at least {low}" if high is None else f"{low} to {high}"
             raise UserError(f"--{name}={value} is out of range; give {allowed}.")
+    for field in dataclasses.fields(Config):
+        if field.type is float and not math.isfinite(getattr(config, field.name)):
+            raise UserError(f"--{field.name}={getattr(config, field.name)} is no finite number.")
     for name in ("learning_rate", "text_encoder_learning_rate", "learning_rate_decay_epochs"):
         if not getattr(config, name) > 0:
             raise UserError(f"--{name}={getattr(config, name)} must be above 0.")
@@ -268,8 +287,10 @@ def _validate_sizes(config):
     if config.r1_weight and config.discriminator_norm == "batch":
         raise UserError(f"--r1_weight={config.r1_weight} penalizes each picture's own gradient, "
                         "which batch norm mixes up; add --discriminator_norm=none.")
-    if config.stage == 1 and config.stage1:
-        raise UserError(f"--stage1={config.stage1} is for --stage=2 only; leave it out.")
+    for name in ("stage1", "text_once", "unconditional_head"):
+        if config.stage == 1 and getattr(config, name):
+            raise UserError(f"--{name}={getattr(config, name)} is for --stage=2 only; leave it "
+                            "out.")
     if not config.embedding_dim and config.text_encoder:
         raise UserError(f"--text_encoder={config.text_encoder} has no use with "
                         "--embedding_dim=0, which trains without text; leave one out.")
@@ -299,5 +320,12 @@ def run_cli(main) -> None:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
+        except OSError as error:  # a full disk, a folder that may not be written
+            print(f"error: {error.filename or 'the disk'}: {error.strerror or error}; make room "
+                  "or see to the permissions.", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return 130
 
     app.run(guarded)

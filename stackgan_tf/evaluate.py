@@ -53,7 +53,7 @@ def evaluate(checkpoint_dir: str, run: str, stage: int | None = None, count: int
         ATTRIBUTES)
     record = {
         "metric": "attribute_accuracy", "stage": generator.stage,
-        "step": max(checkpoint.Checkpoints(generator.part.checkpoints, {}).steps(), default=None),
+        "step": checkpoint.exported_step(generator.part.saved_model),
         "count": len(captions), "seed": seed, **values,
         "classifier_accuracy": judge.accuracy, "seconds": round(time.monotonic() - begin, 1),
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -157,7 +157,7 @@ class Judge:
 
     def __init__(self, checkpoint_dir: str, data_dir: str, crop_margin: float = Config.crop_margin,
                  images_per_class: int = Config.images_per_class, steps: int = 1500):
-        folder = os.path.join(checkpoint_dir, "attribute_classifier")
+        folder = os.path.join(checkpoint_dir, "attribute_classifier", f"margin-{crop_margin:g}")
         self._model, self._card = (os.path.join(folder, name)
                                    for name in ("saved_model", "classifier.json"))
         self.settings = {"dataset_version": str(drawn_flowers.DrawnFlowers.VERSION),

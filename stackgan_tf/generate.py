@@ -86,7 +86,11 @@ class Generator:
             real = len(inputs["noise"])
             padding = np.arange(BATCH_SIZE) % real  # a short batch repeats its rows
             padded = {name: tf.constant(inputs[name][padding]) for name in names}
-            yield images.to_uint8(function(**padded)["images"][:real])
+            try:
+                yield images.to_uint8(function(**padded)["images"][:real])
+            except ValueError as error:  # not a number
+                raise UserError(f"{self._saved.path} makes no finite picture ({error}); take an "
+                                "earlier checkpoint.") from error
 
     def _draw(self, seeds):
         rows = [latents.draw(self._dims, tf.constant(seed, tf.int32), 1) for seed in seeds]

@@ -79,25 +79,30 @@ def _flat(element, prefix=""):
             yield prefix + name, value
 
 
-def embed(captions: list[list[str]], text_encoder: Callable, show: Callable | None = None):
+def require_captions(captions: list[list[str]]) -> None:
+    """UserError if a picture has none."""
+    if not all(captions):
+        raise UserError(f"{sum(not row for row in captions)} of {len(captions)} pictures have no "
+                        "caption; give each one, or train without text: --embedding_dim=0.")
+
+
+def embed(captions: list[list[str]], text_encoder: Callable):
     """Embeddings of every caption, each distinct caption once.
 
     Args:
         captions: N lists of str.
         text_encoder: list of str -> float32 (B, dim).
-        show: called with (done, total) from time to time.
 
     Returns:
         float32 (sum of the list lengths, dim), and offsets int64 (N + 1,) into it.
     """
+    require_captions(captions)
     distinct = list(dict.fromkeys(caption for row in captions for caption in row))
     # by length, so that an encoder that pads to the longest of its batch pads little
     distinct.sort(key=len)
     vectors = []
     for start in range(0, len(distinct), 256):
         vectors.append(np.asarray(text_encoder(distinct[start:start + 256]), np.float32))
-        if show is not None:
-            show(min(start + 256, len(distinct)), len(distinct))
     vectors = np.concatenate(vectors)
     place = {caption: i for i, caption in enumerate(distinct)}
     order = np.array([place[caption] for row in captions for caption in row])
@@ -127,8 +132,6 @@ class Batches:
 
     def set_embeddings(self, embeddings, offsets):
         """Adds the captions, as given by `embed`; without it the batches have no text."""
-        if not min(map(len, self.examples.captions)):
-            raise UserError("a picture has no caption; give each one, or --embedding_dim=0.")
         self.embeddings, self.offsets = embeddings, offsets
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 - lives as long as the run

@@ -1,5 +1,6 @@
-"""What a long job shows: a bar on a terminal, plain lines anywhere else."""
+"""Long jobs: what they show, and how they are stopped between two steps."""
 
+import signal
 import sys
 import time
 
@@ -7,7 +8,9 @@ import tqdm
 
 
 class Progress:
-    """Counts steps from `start` to `total` and shows rate, time left and the latest values.
+    """A bar on a terminal, plain lines anywhere else.
+
+    Counts steps from `start` to `total` and shows rate, time left and the latest values.
 
     Args:
         name: what is being done, for instance "stage 1".
@@ -39,13 +42,6 @@ class Progress:
             print(f"{self.name}: step {step}/{self.total}, {rate:.1f} images/s, "
                   f"{left / 60:.1f} min left, {_join(values)}", flush=True)
 
-    def say(self, text):
-        """Prints a line without tearing the bar."""
-        if self.bar is not None:
-            self.bar.write(text)
-        else:
-            print(text, flush=True)
-
     def close(self):
         if self.bar is not None:
             self.bar.close()
@@ -53,3 +49,20 @@ class Progress:
 
 def _join(values):
     return ", ".join(f"{name.rsplit('/', 1)[-1]} {value:.3f}" for name, value in values.items())
+
+
+class StopSignal:
+    """Notes Ctrl-C and SIGTERM, so that the loop can stop between two steps; a second one kills."""
+
+    def __enter__(self):
+        self.number = 0
+        self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, number, _):
+        self.number = number
+        self.__exit__()
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

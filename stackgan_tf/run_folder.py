@@ -31,6 +31,11 @@ class Part:
     def is_exported(self) -> bool:
         return tf.io.gfile.exists(os.path.join(self.saved_model, "saved_model.pb"))
 
+    def is_begun(self) -> bool:
+        """Whether something was made that other settings would spoil."""
+        return self.is_exported() or (tf.io.gfile.isdir(self.checkpoints)
+                                      and bool(tf.io.gfile.listdir(self.checkpoints)))
+
     def read_config(self) -> dict | None:
         """The settings that the part was made with, None if it was never begun."""
         path = os.path.join(self.path, "config.json")
@@ -52,9 +57,10 @@ class Part:
         Raises UserError listing each difference: going on with other settings would spoil the
         run, starting over would lose it.
         """
+        self._make()
+        self._take()
         before = self.check(config, relevant)
         self._write({**before, **dataclasses.asdict(config)})
-        self._take()
 
     def check(self, config: Config, relevant: tuple[str, ...] | None = None) -> dict:
         """Compares the named settings with those that the part was made with; returns these.
@@ -64,7 +70,7 @@ class Part:
         now = dataclasses.asdict(config)
         names = relevant or [name for name in now if name not in FREE]
         before = self.read_config() or {}
-        if not (self.is_exported() or tf.io.gfile.glob(os.path.join(self.checkpoints, "step-*"))):
+        if not self.is_begun():
             return before
         differences = [f"--{name}={now[name]} (was {before[name]})" for name in names
                        if name in before and before[name] != now[name]]
@@ -84,9 +90,15 @@ class Part:
             raise UserError(f"another process is training {self.path}; wait for it, or choose "
                             "another --run.") from error
 
-    def _write(self, settings):
+    def _make(self):
         try:
             tf.io.gfile.makedirs(self.path)
+        except (OSError, tf.errors.OpError) as error:
+            raise UserError(f"cannot make {self.path}: {getattr(error, 'message', error)}; "
+                            "choose another --checkpoint_dir.") from error
+
+    def _write(self, settings):
+        try:
             path = os.path.join(self.path, "config.json")
             with tf.io.gfile.GFile(path + ".tmp", "w") as file:
                 file.write(json.dumps(settings, indent=2) + "\n")
@@ -102,8 +114,9 @@ def find_run(checkpoint_dir: str, run: str) -> str:
     if not tf.io.gfile.isdir(path):
         runs = []
         if tf.io.gfile.isdir(checkpoint_dir):
-            runs = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(checkpoint_dir)
-                          if tf.io.gfile.isdir(os.path.join(checkpoint_dir, name)))
+            names = (name.rstrip("/") for name in tf.io.gfile.listdir(checkpoint_dir))
+            runs = sorted(name for name in names if any(
+                tf.io.gfile.isdir(os.path.join(checkpoint_dir, name, part)) for part in PARTS))
         known = f"there are: {', '.join(runs)}" if runs else "there is none"
         raise UserError(f"--run={run}: no such run in {checkpoint_dir} ({known}); "
                         "train one with: python -m stackgan_tf.train --stage=1")

@@ -101,7 +101,7 @@ class StackGAN:
         if d.unconditional_head is not None:
             adversarial += self.g_loss(d.unconditional_head(features, training=True))
         loss, parts = adversarial, {"loss/adversarial": adversarial}
-        if "epsilon" in self.latent_dims and "mean" in output:
+        if self.kl_weight and "mean" in output:
             kl = losses.kl_divergence(output["mean"], output["log_sigma"])
             loss += self.kl_weight * kl
             parts["loss/kl"] = kl

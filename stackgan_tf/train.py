@@ -36,7 +36,7 @@ from stackgan_tf.config import (
     run_cli,
     to_flags,
 )
-from stackgan_tf.progress import Progress
+from stackgan_tf.progress import Progress, StopSignal
 from stackgan_tf.run_folder import Part
 from stackgan_tf.train_step import make_train_step
 
@@ -68,7 +68,10 @@ def settings() -> Config:
                       given.get("run", Config.run), "stage1").read_config()
     config = resolve(given, shared)
     if config.text_encoder:
-        dim = build.TextEncoder(config.text_encoder).dim
+        text = Part(config.checkpoint_dir, config.run, "text_encoder")
+        kept = (text.read_config() or {}).get("text_encoder") == config.text_encoder
+        path = text.saved_model if kept and text.is_exported() else config.text_encoder
+        dim = build.TextEncoder(path).dim
         if given.get("embedding_dim", dim) != dim:
             raise UserError(f"--embedding_dim={config.embedding_dim} does not fit the text encoder "
                             f"{config.text_encoder}, which gives {dim}; leave it out.")
@@ -82,12 +85,12 @@ def find_stage1(config: Config, part: Part) -> str | None:
         return None
     own = Part(config.checkpoint_dir, config.run, "stage1")
     kept = os.path.join(part.path, "stage1")
-    if tf.io.gfile.exists(kept):
+    if tf.io.gfile.exists(kept) and part.is_begun():
         return kept
     if config.stage1:
-        build.Stage1(config.stage1)
+        reads_text = build.Stage1(config.stage1).dim("embeddings")
         text = Part(config.checkpoint_dir, config.run, "text_encoder")
-        if config.embedding_dim and not config.text_encoder and not text.is_exported():
+        if reads_text and not config.text_encoder and not text.is_exported():
             raise UserError(f"--stage1={config.stage1} needs the text encoder that it was trained "
                             "with, and this run has none; add --text_encoder=PATH.")
         return config.stage1
@@ -116,14 +119,22 @@ def prepare_text_encoder(config: Config, text: Part) -> int:
         return 0
     print("this run has no text encoder yet: training it first", flush=True)
     # A process of its own gives its memory back; its flags are this run's.
+    # A session of its own keeps a terminal's Ctrl-C from reaching it twice.
     child = subprocess.Popen([sys.executable, "-m", "stackgan_tf.train_text_encoder",
-                              *to_flags(config)])
-    handlers = {s: signal.signal(s, lambda number, _: child.send_signal(number))
-                for s in (signal.SIGTERM, signal.SIGINT)}
+                              *to_flags(config)], start_new_session=True)
+    received = []
+
+    def forward(number, _):
+        received.append(number)
+        child.send_signal(number)
+
+    handlers = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
     code = child.wait()
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    return code
+    if code < 0:  # killed by a signal
+        return 128 - code
+    return code or (128 + received[0] if received else 0)
 
 
 class Trainer:
@@ -158,10 +169,13 @@ class Trainer:
         self._prepare_samples(encoder)
 
     def _embed(self, encoder):
-        bar = Progress("embedding the captions", 0, 1, every=10**9)
-        self.batches.set_embeddings(*pipeline.embed(self.batches.examples.captions, encoder))
-        bar.update(1, {"captions": len(self.batches.embeddings)})
-        bar.close()
+        captions = self.batches.examples.captions
+        print(f"embedding {sum(map(len, captions)):,} captions", flush=True)
+        self.batches.set_embeddings(*pipeline.embed(captions, encoder))
+        spread = float(self.batches.embeddings.std())
+        if not 0.3 < spread < 3.0:
+            print(f"warning: the text encoder's numbers have a standard deviation of {spread:.2g}; "
+                  "the networks learn captions best near 1. Scale its output.", flush=True)
 
     def _prepare_samples(self, encoder):
         """Captions and noise of the sample grids, the same at every checkpoint."""
@@ -178,43 +192,46 @@ class Trainer:
         config, start = self.config, self.checkpoints.restore()
         if start >= self.total:
             print(f"already trained for {start} steps; for more, raise --train_steps or --epochs.")
-            if not self.part.is_exported():
+            if checkpoint.exported_step(self.part.saved_model) != start:  # was killed in between
                 self.export(start)
             return 0
         if start:
             print(f"going on from the checkpoint of step {start}", flush=True)
-        signals = []
-        handlers = {number: signal.signal(number, lambda n, _: signals.append(n))
-                    for number in (signal.SIGTERM, signal.SIGINT)}
         writer = tf.summary.create_file_writer(self.part.logs)
         progress = Progress(f"stage {config.stage}", start, self.total, config.log_steps,
                             config.batch_size)
-        with writer.as_default():
+        with writer.as_default(), StopSignal() as stop:
             if not start:
                 hparams.hparams({k: v for k, v in dataclasses.asdict(config).items()})
             for step, batch in enumerate(self.batches.dataset(start, self.total), start + 1):
-                parts = self.train_step(batch, tf.constant(step - 1, tf.int64))
-                due = step % config.checkpoint_steps == 0 or step == self.total or signals
+                parts = self._step(batch, step - 1)
+                due = step % config.checkpoint_steps == 0 or step == self.total or stop.number
                 if due or step % config.log_steps == 0:
                     values = self.report(step, parts, progress)
                 progress.update(step, values if step % config.log_steps == 0 else None)
                 if due:
+                    self.write_samples(step)  # first: it finds weights that are not finite
                     self.checkpoints.save(step)
                     self.export(step)
-                    self.write_samples(step)
                     writer.flush()
-                if signals:
+                if stop.number and due:
                     break
         progress.close()
         writer.close()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if signals and step < self.total:
-            print(f"stopped by signal {signals[0]} after step {step}, which is saved; the same "
+        if stop.number and step < self.total:
+            print(f"stopped by signal {stop.number} after step {step}, which is saved; the same "
                   "command goes on from there.", flush=True)
-            return 128 + signals[0]
+            return 128 + stop.number
         print(f"done: {self.part.saved_model} (and grids in {self.part.samples})", flush=True)
         return 0
+
+    def _step(self, batch, done):
+        try:
+            return self.train_step(batch, tf.constant(done, tf.int64))
+        except tf.errors.ResourceExhaustedError as error:
+            raise UserError(f"out of memory at --batch_size={self.config.batch_size}; try "
+                            f"--batch_size={max(2, self.config.batch_size // 2)} or a smaller "
+                            "--generator_width and --discriminator_width.") from error
 
     def report(self, step, parts, progress) -> dict:
         """Writes a step's numbers to TensorBoard; UserError if one is not finite."""
@@ -242,7 +259,10 @@ class Trainer:
             rows += [pictures[here] for pictures in sizes]
             labels += [caption] + [""] * (len(sizes) - 1)
         grid = images.labelled_grid(rows, labels)
-        images.save_png(os.path.join(self.part.samples, f"step-{step:08d}.png"), grid)
+        tf.io.gfile.makedirs(self.part.samples)
+        with tf.io.gfile.GFile(os.path.join(self.part.samples, f"step-{step:08d}.png"),
+                               "wb") as file:
+            file.write(images.encode_png(grid))
         tf.summary.image("samples", grid[None], step)
         if any(self.captions):
             text = "\n".join(f"{i + 1}. {caption}" for i, caption in enumerate(self.captions))
@@ -260,7 +280,12 @@ class Trainer:
                 made.append(self.stage1({**inputs, "embeddings": embeddings}))
             else:
                 made.append(self.gan.generate(inputs, embeddings, generator=generator)["images"])
-        return images.to_uint8(np.concatenate(made))
+        try:
+            return images.to_uint8(np.concatenate(made))
+        except ValueError as error:  # not a number
+            raise UserError(f"the generator's weights are no longer finite ({error}); the last "
+                            "checkpoint is kept. Try a lower --learning_rate in a new --run."
+                            ) from error
 
     def export(self, step):
         """The stage as a SavedModel: latents and embeddings -> images, no strings inside."""
@@ -281,7 +306,7 @@ class Trainer:
         if self.stage1 is not None:
             parts.append(self.stage1.loaded)
             endpoints["stage1"] = (lambda inputs: {"images": self.stage1(inputs)}, [signature])
-        checkpoint.export(self.part.saved_model, parts, endpoints)
+        checkpoint.export(self.part.saved_model, parts, endpoints, step)
 
 
 if __name__ == "__main__":

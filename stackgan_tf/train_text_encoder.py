@@ -12,7 +12,6 @@ saves a checkpoint; the same command goes on from it and ends with the same weig
 
 import dataclasses
 import json
-import signal
 
 import keras
 import numpy as np
@@ -32,10 +31,7 @@ class Data:
     """Captions as tokens beside their pictures; `data(step)` is the batch of that step."""
 
     def __init__(self, examples: pipeline.Examples, batch_size: int, seed: int):
-        if not all(examples.captions):
-            bare = sum(not row for row in examples.captions)
-            raise UserError(f"{bare} of {len(examples)} pictures have no caption; give each one, "
-                            "or train without text: --embedding_dim=0.")
+        pipeline.require_captions(examples.captions)
         self.seed = seed
         self.batches = pipeline.Batches(examples, image_size=IMAGE_SIZE, batch_size=batch_size,
                                         seed=seed)
@@ -104,23 +100,6 @@ def _float(images):
     return tf.cast(images, tf.float32) / 127.5 - 1.0
 
 
-class StopSignal:
-    """Notes Ctrl-C and SIGTERM, so that the loop can stop between two steps; a second one kills."""
-
-    def __enter__(self):
-        self.number = 0
-        self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _note(self, number, _):
-        self.number = number
-        self.__exit__()
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-
 def train(settings: Config) -> int:
     """Trains and exports the run's text encoder, or goes on with it; returns the exit code."""
     part = _open(settings)
@@ -134,7 +113,7 @@ def train(settings: Config) -> int:
     start = checkpoints.restore()
     if start:
         print(f"text encoder: going on from step {start}")
-    with StopSignal() as stop:
+    with progress.StopSignal() as stop:
         done = _loop(settings, part, trainer, data, checkpoints, start, stop)
     if done < settings.text_encoder_steps:
         print(f"stopped; checkpoint of step {done} saved. The same command goes on from it.")

@@ -62,6 +62,18 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, damage, name
     assert "step-00000002" in caplog.text
 
 
+def test_a_damaged_checkpoint_is_moved_out_of_the_way_of_pruning(tmp_path):
+    checkpoints, _ = make(tmp_path, 1.0, keep=1)
+    checkpoints.keep = 2
+    checkpoints.save(1000), checkpoints.save(2000)
+    os.remove(tmp_path / "step-00002000" / "variables.index")
+    again, _ = make(tmp_path, keep=1)
+    assert again.restore() == 1000
+    again.save(1200)
+    assert make(tmp_path, keep=1)[0].restore() == 1200
+    assert (tmp_path / "step-00002000.bad").is_dir()
+
+
 def test_only_damaged_ones_are_not_started_over(tmp_path):
     checkpoints, _ = make(tmp_path)
     checkpoints.save(1)
@@ -148,7 +160,10 @@ def test_export_replaces_whole(tmp_path):
     path = str(tmp_path / "model")
     for factor in (2.0, 3.0):
         spec = [tf.TensorSpec([None], tf.float32, "x")]
-        checkpoint.export(path, [], {"serve": (lambda x, f=factor: {"y": f * x}, spec)})
+        checkpoint.export(path, [], {"serve": (lambda x, f=factor: {"y": f * x}, spec)},
+                          step=int(factor))
     loaded = tf.saved_model.load(path)
     assert loaded.signatures["serving_default"](x=tf.constant([2.0]))["y"].numpy() == [6.0]
     assert os.listdir(tmp_path) == ["model"]
+    assert checkpoint.exported_step(path) == 3
+    assert checkpoint.exported_step(str(tmp_path / "none")) is None

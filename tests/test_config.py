@@ -43,6 +43,9 @@ def test_flag_beats_stage1_beats_preset():
     ({"run": ""}, ["--run=''"]),
     ({"generator_width": 5, "image_size": 128}, ["--generator_width=5", "multiple"]),
     ({"embedding_dim": 0, "text_encoder": "x"}, ["--text_encoder=x", "--embedding_dim=0"]),
+    ({"preset": "birds", "r1_weight": 1.0}, ["--r1_weight=1.0", "--discriminator_norm=none"]),
+    ({"epochs": float("inf")}, ["--epochs=inf"]),
+    ({"text_once": True}, ["--text_once=True", "--stage=2"]),
     ({"stage1": "x"}, ["--stage1=x", "--stage=2"]),
 ])
 def test_refusals_name_the_value_and_the_remedy(given, words):
@@ -50,6 +53,12 @@ def test_refusals_name_the_value_and_the_remedy(given, words):
         resolve(given)
     message = str(caught.value)
     assert "\n" not in message and all(word in message for word in words), message
+
+
+def test_stage2_takes_over_what_both_stages_must_share():
+    lower = dataclasses.asdict(resolve({"conditioning_augmentation": False, "condition_dim": 9}))
+    upper = resolve({"stage": 2}, lower)
+    assert not upper.conditioning_augmentation and upper.condition_dim == 9
 
 
 def test_flagfile_gives_the_same_config(tmp_path):

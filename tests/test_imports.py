@@ -15,7 +15,7 @@ LEVELS = [
     ["train", "train_text_encoder", "sample", "evaluate", "export"],
 ]
 # Within a level nobody imports anybody, but for the file that reads a run of the same level.
-WITHIN = {("run_folder", "config"), ("generate", "run_folder"), ("generate", "checkpoint")}
+WITHIN = {("generate", "run_folder"), ("generate", "checkpoint")}
 
 
 def level(name):

@@ -41,6 +41,13 @@ def test_losses_are_finite_far_out():
         assert np.isfinite(d_loss(far, far)) and np.isfinite(g_loss(far))
 
 
+def test_r1_of_a_known_gradient():
+    """D(x) = a.x has the gradient a everywhere: the penalty is |a|^2 / 2."""
+    a = np.random.default_rng(0).normal(size=(4, 4, 3)).astype(np.float32)
+    assert float(losses.r1_penalty(tf.repeat(a[None], 5, axis=0))) == pytest.approx(
+        0.5 * np.sum(a**2), rel=1e-5)
+
+
 def test_kl_is_the_closed_form():
     """KL(N(m, s^2) || N(0, 1)) = log(1/s) + (s^2 + m^2)/2 - 1/2, by numerical integration."""
     mean, log_sigma = 0.7, -0.4

@@ -83,6 +83,14 @@ def test_ablations_leave_out_the_latent(tiny, changes, missing):
     assert missing not in gan.latent_dims
 
 
+def test_without_augmentation_there_is_no_kl_on_a_stage1_that_has_it(tiny, stage1_path):
+    gan, _ = build.gan(tiny(2, conditioning_augmentation=False), build.Stage1(stage1_path))
+    assert "epsilon" in gan.latent_dims  # the Stage-I below reads it
+    batch = {"embeddings": tf.ones([2, 8]), "real_images": tf.zeros([2, 32, 32, 3])}
+    _, parts = gan.generator_loss(batch, gan.draw_latents([0, 0], 2))
+    assert "loss/kl" not in parts
+
+
 def test_moving_average_starts_as_the_generator(tiny):
     gan, average = build.gan(tiny())
     for a, b in zip(gan.generator.variables, average.variables, strict=True):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,7 +160,8 @@ def test_refused_before_anything_starts(runs, changes, words):
 
 
 @pytest.mark.parametrize("changes", [
-    {"conditioning_augmentation": False}, {"text_once": True}, {"unconditional_head": True},
+    {"conditioning_augmentation": False, "text_once": True, "unconditional_head": True},
+    {"discriminator_norm": "none", "r1_weight": 0.1, "learning_rate_schedule": "staircase"},
     {"loss": "hinge", "ema_decay": 0.0, "precision": "mixed_bfloat16", "captions_per_embedding": 2},
 ])
 def test_ablations_train(runs, changes):
@@ -181,6 +183,22 @@ def test_without_text(runs, folder):
     model = build.Stage1(os.path.join(checkpoints, "no_text", "stage2", "saved_model"))
     assert set(model.inputs) == {"noise"}
     assert not os.path.exists(os.path.join(checkpoints, "no_text", "text_encoder"))
+
+
+def test_pictures_without_captions_and_without_test_split(runs, folder, tmp_path):
+    """Without text no captions are asked for; with it, "train" may be the only split."""
+    checkpoints, flags = runs
+    for text in (False, True):
+        path = tmp_path / f"text_{text}"
+        shutil.copytree(folder, path)
+        lines = [json.loads(line) for line in (path / "captions.jsonl").read_text().splitlines()]
+        for line in lines:
+            line["split"] = "train"
+            if not text:
+                del line["captions"]
+        (path / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        changes = {} if text else {"embedding_dim": 0, "text_encoder": ""}
+        command("train", *flags(1, f"text_{text}", data_dir=path, train_steps=1, **changes))
 
 
 def test_a_signal_saves_and_the_same_command_goes_on(runs):

@@ -102,7 +102,7 @@ class Folder:
             raise ValueError(f"load_size={config.load_size} is no picture size; try 304.")
         self.data_dir, self.size = config.data_dir, config.load_size
         self.max_unreadable = config.max_unreadable
-        lines = read_manifest(config.data_dir)
+        lines = read_manifest(config.data_dir, getattr(config, "embedding_dim", 1) > 0)
         self.class_names = sorted({line.class_name for line in lines} - {None})
         self.lines = _lines_of(lines, split)
         self.unreadable: dict[str, str] = {}
@@ -197,8 +197,10 @@ def _lines_of(lines: list[Line], split: str) -> list[Line]:
     return chosen
 
 
-def read_manifest(data_dir: str) -> list[Line]:
+def read_manifest(data_dir: str, with_text: bool = True) -> list[Line]:
     """Reads and checks the whole of a folder's `captions.jsonl`, opening no picture.
+
+    Without text the lines need no captions.
 
     Raises:
         ValueError: one line with the manifest's line number, the value and a remedy.
@@ -221,7 +223,7 @@ def read_manifest(data_dir: str) -> list[Line]:
         if not raw.strip():
             continue
         try:
-            line = _parse(raw, number, folder)
+            line = _parse(raw, number, folder, with_text)
             if line.path in seen:
                 raise ValueError(
                     f'"file" is {line.file!r}, the same picture as in line {seen[line.path]}; '
@@ -250,7 +252,7 @@ def _check_alike(first: Line, line: Line) -> None:
             )
 
 
-def _parse(raw: bytes, number: int, folder: Path) -> Line:
+def _parse(raw: bytes, number: int, folder: Path, with_text: bool) -> Line:
     try:
         line = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -268,7 +270,8 @@ def _parse(raw: bytes, number: int, folder: Path) -> Line:
     split = line.get("split")
     if split not in (None, "train", "test"):
         raise ValueError(f'"split" is {_short(split)}; use "train" or "test".')
-    captions, class_name = _captions(line), _class_name(line)
+    captions = _captions(line) if with_text or line.get("captions") else ()
+    class_name = _class_name(line)
     for text in (file, class_name or "", *captions):
         if "\0" in text or re.search("[\ud800-\udfff]", text):
             raise ValueError(f"{_short(text)} holds a character that is no text; take it out.")

@@ -44,7 +44,7 @@ class CharCnnRnn(keras.Model):
     def __init__(self, embedding_dim=1024, width=512, name="char_cnn_rnn"):
         super().__init__(name=name)
         # Keras's initial weights are small for one-hot input. He et al.'s, five times as large,
-        # learn faster and read unseen pairs of color and shape worse (0.82 instead of 0.99).
+        # learn faster, but read the color in unseen pairs of color and shape worse.
         self.conv_1 = keras.layers.Conv1D(3 * width // 4, 4, activation="relu", name="conv_1")
         self.conv_2 = keras.layers.Conv1D(width, 4, activation="relu", name="conv_2")
         self.conv_3 = keras.layers.Conv1D(width, 4, activation="relu", name="conv_3")
@@ -114,7 +114,7 @@ def structured_loss(text, image, labels=None):
     return tf.reduce_sum(hinges * mismatch) / tf.maximum(tf.reduce_sum(mismatch), 1.0)
 
 
-def contrastive_loss(text, image, labels=None, temperature=0.1, class_share=0.3):
+def contrastive_loss(text, image, labels=None, temperature=0.1, class_share=0.1):
     """-sum_j q_ij log softmax_j(cos(v_i, t_j) / temperature), and with v, t swapped; their mean.
 
     q_ij is 1 for row i's own caption: InfoNCE as in CLIP (Radford et al. 2021, fig. 3), with
