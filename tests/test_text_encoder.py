@@ -114,7 +114,7 @@ def test_contrastive_loss_by_loops(with_labels):
                 share = 0.3 / len(group) + (0.7 if j == i else 0)
                 total -= share * np.log(weights[j] / sum(weights))
     names = labels if with_labels else None
-    loss = float(char_cnn_rnn.contrastive_loss(text, image, names))
+    loss = float(char_cnn_rnn.contrastive_loss(text, image, names, class_share=0.3))
     assert loss == pytest.approx(total / 10, rel=1e-4)
     longer = float(char_cnn_rnn.contrastive_loss(3 * text, image, names))
     assert longer == pytest.approx(loss, rel=1e-5)  # only angles count
