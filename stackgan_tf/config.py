@@ -231,7 +231,8 @@ def resolve(given: dict[str, Any], shared: dict[str, Any] | None = None) -> Conf
         _check_choice(name, given.get(name, getattr(Config, name)))
     preset = PRESETS[given.get("preset", Config.preset)]
     values = {**preset[""], **preset[given.get("stage", Config.stage)]}
-    for one, other in (("train_steps", "epochs"), ("epochs", "train_steps")):
+    for one, other in (("train_steps", "epochs"), ("epochs", "train_steps"),
+                       ("learning_rate_decay_epochs", "learning_rate_decay_steps")):
         if given.get(one):
             values.pop(other, None)  # the user's way of counting replaces the preset's
     config = Config(**{**values, **given})

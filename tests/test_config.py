@@ -25,6 +25,7 @@ def test_flag_beats_stage1_beats_preset():
     assert resolve({"stage": 2}, {"embedding_dim": 7, "batch_size": 99}).embedding_dim == 7
     assert resolve({"stage": 2}, {"batch_size": 99}).batch_size != 99  # each stage has its own
     assert resolve({"epochs": 3.0}).train_steps == 0
+    assert resolve({"learning_rate_decay_epochs": 3.0}).learning_rate_decay_steps == 0
 
 
 @pytest.mark.parametrize("given, words", [

@@ -116,7 +116,7 @@ def test_contrastive_loss_by_loops(with_labels):
     names = labels if with_labels else None
     loss = float(char_cnn_rnn.contrastive_loss(text, image, names, class_share=0.3))
     assert loss == pytest.approx(total / 10, rel=1e-4)
-    longer = float(char_cnn_rnn.contrastive_loss(3 * text, image, names))
+    longer = float(char_cnn_rnn.contrastive_loss(3 * text, image, names, class_share=0.3))
     assert longer == pytest.approx(loss, rel=1e-5)  # only angles count
 
 
