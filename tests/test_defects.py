@@ -38,7 +38,6 @@ def test_1_epsilon_differs_in_every_row(tiny):
     gan, _ = build.gan(tiny())
     epsilon = gan.draw_latents([0, 7], 64)["epsilon"].numpy()
     assert len(np.unique(epsilon[:, 0])) == 64
-    louder(gan.generator)
     same = tf.repeat(batch_of()["embeddings"][:1], 4, axis=0)
     condition, mean, _ = gan.generator.augmentation(same, tf.constant(epsilon[:4]))
     assert np.ptp(mean.numpy(), axis=0).max() < 1e-6  # one caption ...
