@@ -115,7 +115,8 @@ def _name(variable):
 def _reason(error):
     """The first line of an error, as short as it goes."""
     text = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
-    return text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
+    text = re.sub(r"\{\{.*?\}\}", "", text).strip()  # TF's name of the graph node
+    return text.splitlines()[0][:400] if text else type(error).__name__
 
 
 def _write_text(path, text):
