@@ -16,6 +16,8 @@ from typing import Any
 from absl import app, flags
 from absl import logging as absl_logging
 
+flags.disclaim_key_flags()  # the flags are the command's that asks for them: --help shows them
+
 
 class UserError(ValueError):
     """A mistake that its user can mend: printed as one line, without a traceback."""
@@ -207,7 +209,6 @@ def define_flags(only: tuple[str, ...] = ()) -> None:
             text = f"{comments.get(field.name, field.name)} (default: {field.default!r})"
             # None stands for "not given", so that a preset's value can show through.
             makers[field.type](field.name, None, text)
-    flags.adopt_module_key_flags(sys.modules[__name__])  # or --help would leave them out
 
 
 def given_flags() -> dict[str, Any]:

@@ -73,6 +73,11 @@ def test_flagfile_gives_the_same_config(tmp_path):
     assert done.returncode == 1 and "--stage1=x is for --stage=2" in done.stderr
 
 
+def test_help_lists_the_options_with_their_comments():
+    text = command("train", "--help", check=False).stdout
+    assert "--[no]conditioning_augmentation" in text and "--batch_size: pictures a step" in text
+
+
 def test_unknown_flag_and_argument():
     done = command("train", "--batchsize=3", check=False)
     assert done.returncode != 0 and "batchsize" in done.stderr and "batch_size" in done.stderr
