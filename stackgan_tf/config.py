@@ -108,7 +108,8 @@ PRESETS = {
             "text_encoder_learning_rate": 1e-3,
             "text_encoder_loss": "contrastive",
             "crop_margin": 0.0625,  # the flowers are centered: less for the networks to learn
-            # Without batch norm in D, and R1 in its place, a flower takes a tenth of the steps.
+            # With batch norm D soon told real from fake batches by their statistics alone (its
+            # loss fell to 0.1); with R1 in its place petals show after 400 steps.
             "discriminator_norm": "none",
             "r1_weight": 0.05,
             "kl_weight": 0.5,
