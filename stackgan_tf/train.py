@@ -259,10 +259,13 @@ class Trainer:
             rows += [pictures[here] for pictures in sizes]
             labels += [caption] + [""] * (len(sizes) - 1)
         grid = images.labelled_grid(rows, labels)
-        tf.io.gfile.makedirs(self.part.samples)
-        with tf.io.gfile.GFile(os.path.join(self.part.samples, f"step-{step:08d}.png"),
-                               "wb") as file:
-            file.write(images.encode_png(grid))
+        path = os.path.join(self.part.samples, f"step-{step:08d}.png")
+        try:
+            tf.io.gfile.makedirs(self.part.samples)
+            with tf.io.gfile.GFile(path, "wb") as file:
+                file.write(images.encode_png(grid))
+        except tf.errors.OpError as error:  # a picture less is no reason to lose the checkpoint
+            print(f"warning: {path} could not be written: {error.message}", flush=True)
         tf.summary.image("samples", grid[None], step)
         if any(self.captions):
             text = "\n".join(f"{i + 1}. {caption}" for i, caption in enumerate(self.captions))

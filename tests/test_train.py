@@ -201,6 +201,16 @@ def test_pictures_without_captions_and_without_test_split(runs, folder, tmp_path
         command("train", *flags(1, f"text_{text}", data_dir=path, train_steps=1, **changes))
 
 
+def test_a_grid_that_cannot_be_written_costs_no_checkpoint(runs):
+    checkpoints, flags = runs
+    part = os.path.join(checkpoints, "no_grid", "stage1")
+    os.makedirs(part)
+    open(os.path.join(part, "samples"), "w").close()  # in the way of the folder
+    done = command("train", *flags(1, "no_grid", train_steps=1))
+    assert "warning: " in done.stdout and "could not be written" in done.stdout
+    assert os.listdir(os.path.join(part, "ckpt")) == ["step-00000001"]
+
+
 def test_a_signal_saves_and_the_same_command_goes_on(runs):
     checkpoints, flags = runs
     args = flags(1, "stopped", train_steps=100_000, checkpoint_steps=1_000_000, log_steps=5)
