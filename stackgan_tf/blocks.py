@@ -85,15 +85,33 @@ class UpsampleConv(keras.layers.Layer):
 
 
 class Upsample(keras.layers.Layer):
-    """Nearest x2, 3x3 convolution, batch norm, ReLU: (B, H, W, C) -> (B, 2H, 2W, filters)."""
+    """Nearest x2, 3x3 convolution, batch norm, ReLU: (B, H, W, C) -> (B, 2H, 2W, filters).
 
-    def __init__(self, filters, name=None):
+    Args:
+        conditional: scales and shifts every channel by what a layer reads in the condition
+            (conditional batch norm, de Vries et al. 2017, arXiv:1707.00683), so that the caption
+            reaches each resolution directly: color where there is color, shape where there is shape.
+
+    Call arguments:
+        x: float (B, H, W, C).
+        condition: float (B, condition_dim), if conditional.
+    """
+
+    def __init__(self, filters, conditional=False, name=None):
         super().__init__(name=name)
         self.conv = UpsampleConv(filters, name="conv")
         self.norm = batch_norm("norm")
+        self.modulate = None
+        if conditional:  # from zero: at first a plain block
+            self.modulate = keras.layers.Dense(2 * filters, kernel_initializer="zeros",
+                                               name="modulate")
 
-    def call(self, x, training=False):
-        return tf.nn.relu(self.norm(self.conv(x), training=training))
+    def call(self, x, condition=None, training=False):
+        x = self.norm(self.conv(x), training=training)
+        if self.modulate is not None:
+            scale, shift = tf.split(self.modulate(condition)[:, None, None, :], 2, -1)
+            x = x * (1.0 + scale) + shift
+        return tf.nn.relu(x)
 
 
 class ConvNorm(keras.layers.Layer):

@@ -141,7 +141,8 @@ def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, 
     if config.stage == 1:
         def make_generator():
             return stage1.Stage1Generator(config.image_size, config.generator_width, text_dim,
-                                          config.conditioning_augmentation)
+                                          config.conditioning_augmentation,
+                                          config.condition_blocks)
         discriminator = stage1.Stage1Discriminator(config.image_size, config.discriminator_width,
                                                    text_dim, config.discriminator_norm)
     else:
@@ -151,7 +152,8 @@ def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, 
             return stage2.Stage2Generator(
                 frozen_stage1.size, config.image_size, config.generator_width,
                 0 if config.text_once else text_dim, config.residual_blocks,
-                config.conditioning_augmentation, halvings=2 if text_dim else 1)
+                config.conditioning_augmentation, config.condition_blocks,
+                halvings=2 if text_dim else 1)
         discriminator = stage2.Stage2Discriminator(
             config.image_size, config.discriminator_width, text_dim, config.unconditional_head,
             config.discriminator_norm)

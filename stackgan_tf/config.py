@@ -37,7 +37,7 @@ class Config:
     # data
     dataset: str = "drawn_flowers"  # a file of stackgan_tf/datasets: drawn_flowers or folder
     data_dir: str = ""  # folder: where captions.jsonl is; drawn_flowers: TFDS cache ("": TFDS's)
-    images_per_class: int = 100  # drawn_flowers: pictures of each of its 40 classes
+    images_per_class: int = 134  # drawn_flowers: pictures of each of its 30 classes
     max_unreadable: int = 10  # folder: pictures that may be unreadable before training is refused
     crop_margin: float = 0.1875  # pictures are kept so much larger, then cropped (76/64)
     captions_per_embedding: int = 1  # training embeds the mean of so many captions (TF code: 4)
@@ -60,6 +60,7 @@ class Config:
     discriminator_norm: str = "batch"  # batch (the paper) or none
     residual_blocks: int = 4  # Stage-II; the paper takes 4 for 256x256 and 2 for 128x128
     conditioning_augmentation: bool = True  # off: c is the mean, no sampling, no KL (ablation)
+    condition_blocks: bool = False  # each up-sampling block reads c (conditional batch norm)
     text_once: bool = False  # Stage-II's generator does not read the caption again (ablation)
     unconditional_head: bool = False  # Stage-II's discriminator also judges without the caption
     stage1: str = ""  # Stage-I SavedModel under Stage-II; "": the run's own
@@ -103,7 +104,7 @@ PRESETS = {
             "condition_dim": 64,
             "noise_dim": 64,
             "text_encoder_width": 128,
-            "text_encoder_steps": 1600,
+            "text_encoder_steps": 3000,
             "text_encoder_batch_size": 64,
             "text_encoder_learning_rate": 1e-3,
             "text_encoder_loss": "contrastive",

@@ -15,6 +15,7 @@ class Stage1Generator(keras.Model):
         width: Gf; the 4x4 map has 8 Gf channels, every doubling halves them.
         condition_dim: size of c, or 0 for a generator without text.
         augment: False takes c = mean(e), the paper's ablation.
+        condition_blocks: every up-sampling block reads c too, not the first layer alone.
 
     Call argument: a dict of
         noise: float (B, noise_dim), standard normal.
@@ -27,7 +28,7 @@ class Stage1Generator(keras.Model):
     """
 
     def __init__(self, image_size=64, width=128, condition_dim=128, augment=True,
-                 name="stage1_generator"):
+                 condition_blocks=False, name="stage1_generator"):
         super().__init__(name=name, autocast=False)  # the latents stay float32
         self.width = width
         self.augment = augment
@@ -36,14 +37,15 @@ class Stage1Generator(keras.Model):
                                      kernel_initializer=blocks.normal_init())
         self.fc_norm = blocks.batch_norm("fc_norm")
         doublings = image_size.bit_length() - 3
-        self.up = [blocks.Upsample(8 * width // 2**(i + 1), name=f"up_{i}")
+        conditional = condition_blocks and condition_dim > 0
+        self.up = [blocks.Upsample(8 * width // 2**(i + 1), conditional, name=f"up_{i}")
                    for i in range(doublings)]
         self.to_rgb = keras.layers.Conv2D(3, 3, padding="same", use_bias=False, name="to_rgb",
                                           kernel_initializer=blocks.normal_init(),
                                           dtype="float32")
 
     def call(self, inputs, training=False):
-        x, statistics = inputs["noise"], {}
+        x, condition, statistics = inputs["noise"], None, {}
         if self.augmentation is not None:
             condition, mean, log_sigma = self.augmentation(
                 inputs["embeddings"], inputs["epsilon"] if self.augment else None)
@@ -52,7 +54,7 @@ class Stage1Generator(keras.Model):
         x = tf.nn.relu(self.fc_norm(self.fc(x), training=training))
         x = tf.reshape(x, [-1, 4, 4, 8 * self.width])
         for layer in self.up:  # 8x8x4Gf, 16x16x2Gf, 32x32xGf, 64x64xGf/2
-            x = layer(x, training=training)
+            x = layer(x, condition, training=training)
         return {"images": tf.tanh(self.to_rgb(x)), **statistics}
 
 

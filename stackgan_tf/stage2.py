@@ -20,6 +20,7 @@ class Stage2Generator(keras.Model):
             ablation, where only Stage-I has read it).
         residual_blocks: the paper takes 4 for 256x256, 2 for 128x128.
         augment: False takes c = mean(e), the paper's ablation.
+        condition_blocks: every up-sampling block reads c too.
         halvings: of the sketch before the residual blocks; 2 in the paper, 1 without text (the
             unconditional two-stage GAN).
 
@@ -34,7 +35,8 @@ class Stage2Generator(keras.Model):
     """
 
     def __init__(self, stage1_size=64, image_size=256, width=128, condition_dim=128,
-                 residual_blocks=4, augment=True, halvings=2, name="stage2_generator"):
+                 residual_blocks=4, augment=True, condition_blocks=False, halvings=2,
+                 name="stage2_generator"):
         super().__init__(name=name, autocast=False)  # the latents stay float32
         self.augment = augment
         self.side = stage1_size // 2**halvings
@@ -49,26 +51,27 @@ class Stage2Generator(keras.Model):
         self.residual = [blocks.Residual(inner, name=f"residual_{i}")
                          for i in range(residual_blocks)]
         doublings = (image_size // self.side).bit_length() - 1
-        self.up = [blocks.Upsample(max(inner // 2**(i + 1), 1), name=f"up_{i}")
+        conditional = condition_blocks and condition_dim > 0
+        self.up = [blocks.Upsample(max(inner // 2**(i + 1), 1), conditional, name=f"up_{i}")
                    for i in range(doublings)]
         self.to_rgb = keras.layers.Conv2D(3, 3, padding="same", use_bias=False, name="to_rgb",
                                           kernel_initializer=blocks.normal_init(),
                                           dtype="float32")
 
     def call(self, inputs, training=False):
-        x, statistics = inputs["stage1_images"], {}
+        x, condition, statistics = inputs["stage1_images"], None, {}
         for layer in self.encoder:  # 64x64xGf, 32x32x2Gf, 16x16x4Gf
             x = layer(x, training=training)
         if self.augmentation is not None:
             condition, mean, log_sigma = self.augmentation(
                 inputs["embeddings"], inputs["epsilon"] if self.augment else None)
             statistics = {"mean": mean, "log_sigma": log_sigma}
-            condition = blocks.replicate(tf.cast(condition, x.dtype), self.side)
-            x = self.joint(tf.concat([x, condition], -1), training=training)
+            everywhere = blocks.replicate(tf.cast(condition, x.dtype), self.side)
+            x = self.joint(tf.concat([x, everywhere], -1), training=training)
         for layer in self.residual:
             x = layer(x, training=training)
         for layer in self.up:  # 32x32x2Gf, 64x64xGf, 128x128xGf/2, 256x256xGf/4
-            x = layer(x, training=training)
+            x = layer(x, condition, training=training)
         return {"images": tf.tanh(self.to_rgb(x)), **statistics}
 
 

@@ -200,9 +200,7 @@ def _finish(settings, part, trainer, data):
                               **{f"text_encoder/test_{k}": v for k, v in values.items()}})
     sample = data.tokens[::max(1, len(data.tokens) // 4096)]
     embeddings = _embed(trainer.embed_tokens, sample)
-    mean = embeddings.mean(0)
-    scale = max(float((embeddings - mean).std()), 1e-6)  # 0 if all captions are the same
-    serve = char_cnn_rnn.serving_function(trainer.text, mean, scale)
+    serve = char_cnn_rnn.serving_function(trainer.text, *char_cnn_rnn.whitening(embeddings))
     signature = [tf.TensorSpec([None], tf.string, name="captions")]
     checkpoint.export(part.saved_model, [trainer.text], {"serve": (serve, signature)})
     print(f"text encoder exported to {part.saved_model}")

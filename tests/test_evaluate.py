@@ -200,7 +200,7 @@ def test_judge_is_trained_once_and_again_when_it_does_not_fit(tmp_path, monkeypa
 
     monkeypatch.setattr(attribute_classifier, "train", train)
     first, again = judge(2), judge(2)
-    assert trained == [((40, 76, 76, 3), (40, 5), 2)]
+    assert trained == [((30, 76, 76, 3), (30, 5), 2)]
     assert first.accuracy == again.accuracy and set(first.accuracy) == {*ATTRIBUTES, "mean"}
     pictures = np.random.default_rng(0).integers(0, 256, (11, 64, 64, 3)).astype(np.uint8)
     assert (first.read(pictures) == again.read(pictures)).all()

@@ -1,6 +1,6 @@
 """`drawn_flowers`: captioned 256x256 pictures drawn by `flower_drawing`; no download.
 
-4,000 flowers in 40 classes of (petal shape, petal color); the 8 test classes pair shapes and
+4,020 flowers in 30 classes of (petal shape, petal color); the 6 test classes pair shapes and
 colors that training shows only apart. The first `load` draws them into the TFDS cache.
 """
 
@@ -28,20 +28,20 @@ _log = logging.getLogger(__name__)
 class DrawnFlowersConfig(tfds.core.BuilderConfig):
     """A size of the data set; a small one holds the first pictures of a large one."""
 
-    images_per_class: int = 100
+    images_per_class: int = 134
 
 
 def _config(images_per_class):
     return DrawnFlowersConfig(
         name=f"per_class_{images_per_class}", images_per_class=images_per_class,
-        description=f"{images_per_class} pictures for each of the 40 classes")
+        description=f"{images_per_class} pictures for each of the 30 classes")
 
 
 class DrawnFlowers(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of the drawn flowers, splits "train" (32 classes) and "test" (8)."""
 
-    VERSION = tfds.core.Version("1.0.0")  # raise it when flower_drawing draws or says other things
-    RELEASE_NOTES = {"1.0.0": "First drawing."}
+    VERSION = tfds.core.Version("1.1.0")  # raise it when flower_drawing draws or says other things
+    RELEASE_NOTES = {"1.0.0": "First drawing.", "1.1.0": "Three petal shapes."}
 
     def _info(self) -> tfds.core.DatasetInfo:
         size, captions = flower_drawing.IMAGE_SIZE, flower_drawing.CAPTIONS_PER_IMAGE
@@ -100,7 +100,7 @@ def load(config, split: str) -> tf.data.Dataset:
 
     Args:
         config: has `data_dir`, the TFDS cache ("" for TFDS's default, ~/tensorflow_datasets), and
-            `images_per_class`. A full set of 100 takes about a minute and 140 MB.
+            `images_per_class`. A full set of 134 takes about a minute and 140 MB.
         split: a TFDS split, such as "train", "test" or "train[:64]".
 
     Returns:
