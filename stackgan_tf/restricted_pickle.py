@@ -112,12 +112,10 @@ _LINES = {
 _TUPLES = {b"\x85": 1, b"\x86": 2, b"\x87": 3}
 _PUTS = {b"q": "<B", b"r": "<I"}
 _GETS = {b"h": "<B", b"j": "<I"}
+_EXTENSIONS = {b"\x82": "<B", b"\x83": "<H", b"\x84": "<I"}
 _REFUSED = {
-    b"P": "a persistent object", b"Q": "a persistent object",
-    b"\x82": "an object of the extension registry",
-    b"\x83": "an object of the extension registry",
-    b"\x84": "an object of the extension registry",
-    b"o": "a new object", b"\x81": "a new object", b"\x92": "a new object",
+    b"Q": "a persistent object", b"o": "a new object",
+    b"\x81": "a new object", b"\x92": "a new object",
     b"\x97": "a buffer beside the file", b"\x98": "a buffer beside the file",
     b"\x8f": "a set", b"\x90": "a set", b"\x91": "a set",
 }
@@ -247,6 +245,8 @@ class _Machine:
             self.put(self.number(_PUTS[code]))
         elif code in _GETS:
             self.get(self.number(_GETS[code]))
+        elif code in _EXTENSIONS:
+            self.refuse(f"number {self.number(_EXTENSIONS[code])} of the extension registry")
         elif code in _REFUSED:
             self.refuse(_REFUSED[code])
         else:
@@ -363,6 +363,7 @@ _STEPS = {
     b"c": lambda m: m.find_class(m.line().decode(), m.line().decode()),
     b"\x93": lambda m: m.find_class(m.stack.pop(-2), m.stack.pop()),
     b"i": _Machine.instance,
+    b"P": lambda m: m.refuse(f"the persistent object {m.line().decode('latin1')!r}"),
     b"R": _Machine.reduce,
     b"b": _Machine.build,
     b"p": lambda m: m.put(int(m.line())),
