@@ -211,7 +211,7 @@ def test_lengths_beyond_the_file_allocate_nothing():
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff\xe0", b".", b"K\x01K\x02.",
-                                  b"]a.", b"e.", b"(.", b"h\x05.", b"R.", b"}K\x01s.", b"L9\n"])
+                                  b"]a.", b"e.", b"(.", b"h\x05.", b"R.", b"K\x01s.", b"L9\n"])
 def test_no_pickles(tmp_path, data):
     (tmp_path / "x.pickle").write_bytes(data)
     with pytest.raises(ValueError, match="x.pickle is (no pickle|empty).*get it again.$"):
@@ -229,8 +229,8 @@ def test_nesting_without_end():
 
 @pytest.mark.parametrize("protocol", [0, 2])
 def test_pictures_are_never_held_twice(tmp_path, protocol):
-    """20 pictures of 300 kB: pickle.load holds those of protocol 0 twice, for their memo."""
-    pictures = [np.full((320, 320, 3), i, np.uint8) for i in range(20)]
+    """60 pictures of 77 kB: pickle.load holds those of protocol 0 twice, for their memo."""
+    pictures = [np.full((160, 160, 3), i, np.uint8) for i in range(60)]
     (tmp_path / "x.pickle").write_bytes(dumps(pictures, protocol))
     size = sum(picture.nbytes for picture in pictures)
 
@@ -245,8 +245,8 @@ def test_pictures_are_never_held_twice(tmp_path, protocol):
         for i, picture in enumerate(restricted_pickle.iterate(tmp_path / "x.pickle")):
             assert picture[7, 7, 2] == i
 
-    assert peak(lambda: restricted_pickle.load(tmp_path / "x.pickle")) < 1.5
-    assert peak(all_of_them) < (0.5 if protocol == 0 else 1.5)  # item by item, or a batch
+    assert peak(lambda: restricted_pickle.load(tmp_path / "x.pickle")) < 1.3
+    assert peak(all_of_them) < (0.3 if protocol == 0 else 1.3)  # item by item, or a batch
 
 
 def test_iterate():

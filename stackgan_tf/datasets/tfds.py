@@ -104,7 +104,7 @@ def _read(builder, config, split):
 
 def download_command(config) -> str:
     """What to type to have TFDS download and prepare the data."""
-    folder = f", data_dir={config.data_dir!r}" if config.data_dir else ""
+    folder = f", data_dir={os.path.expanduser(config.data_dir)!r}" if config.data_dir else ""
     return ('python -c "import tensorflow_datasets as tfds; '
             f'tfds.builder({_name(config)!r}{folder}).download_and_prepare()"')
 
