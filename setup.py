@@ -28,5 +28,5 @@ setup(
         "absl-py",
         "tqdm",
     ],
-    extras_require={"test": ["pytest", "ruff"]},
+    extras_require={"test": ["hypothesis", "pytest", "ruff"]},
 )

@@ -15,6 +15,8 @@ from stackgan_tf.config import Config, UserError
 from stackgan_tf.pipeline import Examples, text
 from stackgan_tf.stackgan import StackGAN
 
+TFDS = ("caltech_birds2011", "coco_captions", "oxford_flowers102")  # known without "tfds:"
+
 
 def load_examples(config: Config, split: str) -> Examples:
     """The pictures and captions of --dataset, `split` "train" or "test", at config.load_size."""
@@ -32,23 +34,65 @@ def load_examples(config: Config, split: str) -> Examples:
 
 def fixed_captions(config: Config, count: int) -> list[str]:
     """`count` captions of the test split (of "train" if there is none), one a picture."""
-    try:
-        elements = _elements(config, "test")
-    except ValueError:  # a folder may have no test split
-        elements = _elements(config, "train")
-    first = [row["captions"] for row in itertools.islice(elements, 64 * count)]
-    # one further each time: data sets that go through their classes in turn are common
-    chosen = [first[(i * (len(first) // count) + i) % len(first)] for i in range(count)]
+    chosen = [row["captions"] for row in _fixed_rows(config, count, "captions")]
     return [text(captions[i % len(captions)]) for i, captions in enumerate(chosen)]
+
+
+def fixed_embeddings(config: Config, count: int) -> tuple[list[str], np.ndarray]:
+    """`count` labels and embeddings, float32 (count, dim), chosen as `fixed_captions` does.
+
+    A label is the caption, where there is one for each embedding, else the picture's file name.
+    """
+    labels, vectors = [], []
+    for i, row in enumerate(_fixed_rows(config, count, "embeddings")):
+        embeddings, captions = row["embeddings"], row.get("captions", ())
+        place = i % len(embeddings)
+        vectors.append(embeddings[place])
+        named = len(captions) == len(embeddings)
+        labels.append(text(captions[place] if named else row["file_name"]))
+    return labels, np.stack(vectors)
+
+
+def _fixed_rows(config, count, name):
+    """`count` elements that have `name`, without their pictures."""
+    first = []
+    for split in ("test", "train"):  # there may be no test split
+        try:
+            rows = itertools.islice(_elements(config, split), 64 * count)
+            first = [{k: v for k, v in row.items() if k != "image"} for row in rows
+                     if len(row.get(name, ()))]
+        except ValueError as error:
+            if split == "train":
+                raise UserError(str(error)) from error
+        if first:
+            break
+    # one further each time: data sets that go through their classes in turn are common
+    return [first[(i * (len(first) // count) + i) % len(first)] for i in range(count)]
+
+
+def embedding_dim(config: Config) -> int:
+    """Size of the embeddings that the data itself brings; 0 where it brings captions."""
+    module = _dataset(config)
+    try:
+        return module.embedding_dim(config) if hasattr(module, "embedding_dim") else 0
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _dataset(config):
+    """The module of --dataset; what may stand behind a colon is its own business."""
+    names = sorted(module.name for module in pkgutil.iter_modules(datasets.__path__))
+    name, colon, _ = config.dataset.partition(":")
+    name = "tfds" if name in TFDS else name
+    if name not in names or (colon and name != "tfds"):
+        raise UserError(f"--dataset={config.dataset} is unknown; choose one of "
+                        f"{', '.join([*names, *TFDS])}, or tfds:NAME.")
+    return importlib.import_module(f"stackgan_tf.datasets.{name}")
 
 
 def _elements(config, split):
     """The data set's elements, one dict of NumPy values a picture."""
-    names = sorted(module.name for module in pkgutil.iter_modules(datasets.__path__))
-    if config.dataset not in names:
-        raise UserError(f"--dataset={config.dataset} is unknown; choose one of "
-                        f"{', '.join(names)}.")
-    module = importlib.import_module(f"stackgan_tf.datasets.{config.dataset}")
+    module = _dataset(config)
     # A plain generator, where a data set has one, keeps its error messages short.
     if hasattr(module, "examples"):
         return module.examples(config, split)

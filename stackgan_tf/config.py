@@ -35,10 +35,13 @@ class Config:
     seed: int = 0  # weights, noise and data order follow from it alone
 
     # data
-    dataset: str = "drawn_flowers"  # a file of stackgan_tf/datasets: drawn_flowers or folder
-    data_dir: str = ""  # folder: where captions.jsonl is; drawn_flowers: TFDS cache ("": TFDS's)
+    dataset: str = "drawn_flowers"  # drawn_flowers, folder, reed, tfds:NAME, or coco_captions ...
+    data_dir: str = ""  # folder: has captions.jsonl; reed: has train/; others: TFDS's ("": default)
+    image_dir: str = ""  # reed: where the pictures are, holding jpg/ or images/; "": in data_dir
+    captions_dir: str = ""  # reed, tfds: Reed's text_c10 folder; "": in data_dir, or the data's own
+    precomputed_embeddings: bool = True  # reed: no text encoder but the pickled embeddings
     images_per_class: int = 134  # drawn_flowers: pictures of each of its 30 classes
-    max_unreadable: int = 10  # folder: pictures that may be unreadable before training is refused
+    max_unreadable: int = 10  # folder, reed: so many pictures may be unreadable, not more
     crop_margin: float = 0.1875  # pictures are kept so much larger, then cropped (76/64)
     captions_per_embedding: int = 1  # training embeds the mean of so many captions (TF code: 4)
 
@@ -127,17 +130,17 @@ PRESETS = {
     },
     # Paper sizes and the released settings. Your own copy of the data comes as --data_dir=...
     "flowers": {
-        "": {"dataset": "folder", "captions_per_embedding": 4, "epochs": 600.0},
+        "": {"dataset": "reed", "captions_per_embedding": 4, "epochs": 600.0},
         1: {},
         2: {"image_size": 256, "unconditional_head": True},
     },
     "birds": {
-        "": {"dataset": "folder", "captions_per_embedding": 4, "epochs": 600.0},
+        "": {"dataset": "reed", "captions_per_embedding": 4, "epochs": 600.0},
         1: {},
         2: {"image_size": 256, "unconditional_head": True},
     },
     "coco": {  # sizes of the released COCO model
-        "": {"dataset": "folder", "generator_width": 192, "discriminator_width": 96,
+        "": {"dataset": "reed", "generator_width": 192, "discriminator_width": 96,
              "epochs": 120.0, "learning_rate_decay_epochs": 20.0},
         1: {"batch_size": 128},
         2: {"image_size": 256, "residual_blocks": 2, "batch_size": 40,
@@ -153,15 +156,16 @@ PRESETS = {
 
 # What Stage-II takes over from the run's Stage-I unless a flag says otherwise.
 SHARED = (
-    "preset", "seed", "dataset", "data_dir", "images_per_class", "max_unreadable",
-    "crop_margin", "conditioning_augmentation", "condition_dim",
-    "captions_per_embedding", "text_encoder", "embedding_dim", "text_encoder_width",
-    "text_encoder_steps", "text_encoder_batch_size", "text_encoder_learning_rate",
-    "text_encoder_loss",
+    "preset", "seed", "dataset", "data_dir", "image_dir", "captions_dir",
+    "precomputed_embeddings", "images_per_class", "max_unreadable", "crop_margin",
+    "conditioning_augmentation", "condition_dim", "captions_per_embedding", "text_encoder",
+    "embedding_dim", "text_encoder_width", "text_encoder_steps", "text_encoder_batch_size",
+    "text_encoder_learning_rate", "text_encoder_loss",
 )
 
 # What a text encoder must have been made with, to be used.
-TEXT_FIELDS = ("dataset", "data_dir", "images_per_class", "text_encoder", "embedding_dim")
+TEXT_FIELDS = ("dataset", "data_dir", "captions_dir", "images_per_class", "text_encoder",
+               "embedding_dim")
 
 # What may change from one start of a part to the next without changing what is computed.
 FREE = (
@@ -218,7 +222,7 @@ def given_flags() -> dict[str, Any]:
     names = [field.name for field in dataclasses.fields(Config)]
     values = {name: flags.FLAGS[name].value for name in names if name in flags.FLAGS}
     given = {name: value for name, value in values.items() if value is not None}
-    for name in ("checkpoint_dir", "text_encoder", "stage1"):
+    for name in ("checkpoint_dir", "text_encoder", "stage1", "image_dir", "captions_dir"):
         if given.get(name, "").startswith("~"):  # the shell leaves --name=~/folder as it is
             given[name] = os.path.expanduser(given[name])
     return given

@@ -25,6 +25,7 @@ class Generator:
         stage: the one that was loaded.
         part: its folder.
         text: whether it reads captions.
+        embeds: whether it can embed them; a run on its data's own embeddings has no text encoder.
     """
 
     def __init__(self, checkpoint_dir: str, run: str, stage: int | None = None):
@@ -46,17 +47,23 @@ class Generator:
         self._dims = {name: int(self._saved.inputs[name].shape[1])
                       for name in ("noise", "epsilon") if name in self._saved.inputs}
         self.text = "embeddings" in self._saved.inputs
-        self._encoder = self._load_encoder(checkpoint_dir) if self.text else None
+        stored = self.part.read_config() or {}
+        self.embeds = self.text and not stored.get("precomputed_embeddings")
+        self._encoder = self._load_encoder(checkpoint_dir) if self.embeds else None
         self._embedded = {}
 
     def _load_encoder(self, checkpoint_dir):
         encoder = TextEncoder(Part(checkpoint_dir, self.run, "text_encoder").saved_model)
-        dim = int(self._saved.inputs["embeddings"].shape[1])
-        if encoder.dim != dim:
+        if encoder.dim != self.embedding_dim:
             raise UserError(f"text encoder {encoder.path} gives {encoder.dim} numbers a caption, "
-                            f"{self._saved.path} reads {dim}; put back the one it was trained "
-                            "with.")
+                            f"{self._saved.path} reads {self.embedding_dim}; put back the one it "
+                            "was trained with.")
         return encoder
+
+    @property
+    def embedding_dim(self) -> int:
+        """Size of the embeddings that it reads; 0 without text."""
+        return int(self._saved.inputs["embeddings"].shape[1]) if self.text else 0
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -68,7 +75,8 @@ class Generator:
         """Pictures uint8 (N, H, W, 3); each is a function of its caption and seed alone.
 
         Args:
-            captions: N strings, or None for a run without text.
+            captions: N strings, or their embeddings, float32 (N, dim); None for a run without
+                text. Strings need `embeds`.
             seeds: N pairs of int32, for instance (the user's seed, picture number).
             stage: 1 with Stage-II loaded gives the sketches under its pictures.
         """
@@ -98,6 +106,8 @@ class Generator:
 
     def _embed(self, caption):
         """float32 (1, dim). One at a time: an encoder may pad to the longest of its batch."""
+        if not isinstance(caption, str):
+            return np.asarray(caption, np.float32)[None]
         if caption not in self._embedded:
             self._embedded[caption] = self._encoder([caption]).numpy()
         return self._embedded[caption]

@@ -145,6 +145,48 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def rgb(image: np.ndarray) -> np.ndarray:
+    """An array that a data set calls a picture as uint8 (H, W, 3).
+
+    Args:
+        image: uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); transparency is laid on white.
+
+    Raises:
+        ValueError: it is of another type or shape, or has no pixels.
+    """
+    image = np.asarray(image)
+    grey = image.ndim == 2
+    shaped = grey or (image.ndim == 3 and image.shape[2] in (1, 3, 4))
+    if image.dtype != np.uint8 or not shaped or image.size == 0:
+        raise ValueError(f"is {image.dtype} {image.shape}, not a picture of uint8 (H, W, 3).")
+    if grey or image.shape[2] == 1:
+        return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    return image if image.shape[2] == 3 else np.array(_flatten(Image.fromarray(image), 1))
+
+
+def crop_to_box(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
+    """The surroundings of a box, as StackGAN's released code crops the birds.
+
+    Three quarters of the box's longer side in each direction from its center, cut off at the
+    picture's edges: the object then fills at least 0.75 of the sides (arXiv:1612.03242, Sec. 4.1).
+
+    Args:
+        image: (H, W, ...), at least a pixel.
+        box: (left, top, width, height) in pixels.
+
+    Returns:
+        a view of `image`; all of it where the box is none: empty, not finite or outside.
+    """
+    if not np.isfinite(box).all() or min(box[2:]) <= 0:
+        return image
+    left, top, width, height = map(float, box)
+    radius = int(0.75 * max(width, height))
+    center_x, center_y = int(left + width / 2), int(top + height / 2)
+    cropped = image[max(0, center_y - radius):max(0, center_y + radius),
+                    max(0, center_x - radius):max(0, center_x + radius)]
+    return cropped if cropped.size else image
+
+
 def center_square(image: np.ndarray) -> np.ndarray:
     """The largest centred square of an image: (H, W, 3) -> (S, S, 3), S = min(H, W)."""
     height, width = image.shape[:2]

@@ -26,6 +26,9 @@ class Examples:
         images: uint8 (N, S, S, 3), mapped from a file.
         captions: N lists of str; empty lists where the data has none.
         labels: int64 (N,), or None without classes.
+        embeddings: float32 (M, dim), mapped from a file, of all pictures after each other; None
+            where the data has none.
+        offsets: int64 (N + 1,), where each picture's embeddings begin; None likewise.
         extra: {name: array (N, ...)} of whatever else the data set gives of fixed shape.
     """
 
@@ -34,16 +37,23 @@ class Examples:
         self.captions, labels, extra = [], [], collections.defaultdict(list)
         # Deleted by the system when the process ends, however it ends.
         self._file = tempfile.TemporaryFile(prefix="stackgan_tf_")
+        self._vectors = tempfile.TemporaryFile(prefix="stackgan_tf_")  # COCO's are 1.7 GB
+        self.embeddings, self.offsets, dims, rows = None, None, set(), []
         # a few pictures ahead at a time: Pool.imap alone would read the whole set into memory
         with multiprocessing.pool.ThreadPool() as pool:
             elements = iter(elements)
             while chunk := list(itertools.islice(elements, 256)):
                 small = pool.map(lambda e: images.resize_square(e["image"], size), chunk)
-                self._write(np.stack(small))
+                self._write(self._file, np.stack(small))
                 for element in chunk:
                     self.captions.append([text(c) for c in element.get("captions", ())])
                     if "label" in element:
                         labels.append(int(element["label"]))
+                    if "embeddings" in element:
+                        vectors = np.asarray(element["embeddings"], np.float32)
+                        dims.add(vectors.shape[1:])
+                        rows.append(len(vectors))
+                        self._write(self._vectors, vectors)
                     for name, value in _flat(element):
                         extra[name].append(value)
         count = len(self.captions)
@@ -52,11 +62,23 @@ class Examples:
         self._file.flush()
         self.images = np.memmap(self._file, np.uint8, "r", shape=(count, size, size, 3))
         self.labels = np.array(labels) if labels else None
+        if rows:
+            self._map_embeddings(dims, rows)
         self.extra = {name: np.array(values) for name, values in extra.items()}
 
-    def _write(self, chunk):
+    def _map_embeddings(self, dims, rows):
+        if len(dims) != 1 or len(rows) != len(self) or 0 in rows:
+            raise UserError(f"the pictures' embeddings do not go together: {len(rows)} of "
+                            f"{len(self)} pictures have some, of sizes {sorted(dims)}; give each "
+                            "the same.")
+        (dim,), = dims
+        self._vectors.flush()
+        self.embeddings = np.memmap(self._vectors, np.float32, "r", shape=(sum(rows), dim))
+        self.offsets = np.cumsum([0] + rows)
+
+    def _write(self, file, chunk):
         try:
-            self._file.write(chunk.tobytes())
+            file.write(chunk.tobytes())
         except OSError as error:
             raise UserError(f"no room for the prepared pictures in {tempfile.gettempdir()} "
                             f"({error.strerror}); point TMPDIR at a larger disk.") from error
@@ -75,7 +97,7 @@ def _flat(element, prefix=""):
     for name, value in element.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{name}/")
-        elif name not in ("image", "captions", "label"):
+        elif name not in ("image", "captions", "label", "embeddings"):
             yield prefix + name, value
 
 
@@ -131,7 +153,7 @@ class Batches:
         self.labels = labels if labels is not None and np.ptp(labels) > 0 else None
 
     def set_embeddings(self, embeddings, offsets):
-        """Adds the captions, as given by `embed`; without it the batches have no text."""
+        """Adds embeddings, of `embed` or `Examples`; without it the batches have no text."""
         self.embeddings, self.offsets = embeddings, offsets
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 - lives as long as the run

@@ -46,7 +46,7 @@ def main(_):
     part = Part(config.checkpoint_dir, config.run, f"stage{config.stage}")
     source = find_stage1(config, part)
     text = Part(config.checkpoint_dir, config.run, "text_encoder")
-    if config.embedding_dim:
+    if config.embedding_dim and not config.precomputed_embeddings:
         text.check(config, TEXT_FIELDS)
     part.check(config)
     print(f"stage {config.stage} of run {config.run!r}: {part.path}", flush=True)
@@ -60,13 +60,29 @@ def main(_):
 
 
 def settings() -> Config:
-    """The Config of this start: flags, the run's Stage-I, preset; the encoder's own size."""
+    """The Config of this start: flags, the run's Stage-I, preset; the embeddings' own size.
+
+    `precomputed_embeddings` in it says whether there are any: the run's config.json tells
+    `sample` so.
+    """
     given = given_flags()
     shared = None
     if given.get("stage") == 2:
         shared = Part(given.get("checkpoint_dir", Config.checkpoint_dir),
                       given.get("run", Config.run), "stage1").read_config()
     config = resolve(given, shared)
+    dim = build.embedding_dim(config) if config.embedding_dim else 0
+    config = dataclasses.replace(config, precomputed_embeddings=bool(dim))
+    if dim:
+        if config.text_encoder:
+            raise UserError(f"--text_encoder={config.text_encoder} has no use with the embeddings "
+                            f"of --dataset={config.dataset}; add --noprecomputed_embeddings, or "
+                            "leave it out.")
+        if given.get("embedding_dim", dim) != dim:
+            raise UserError(f"--embedding_dim={config.embedding_dim} does not fit the embeddings "
+                            f"of --dataset={config.dataset}, which have {dim} numbers; leave it "
+                            "out.")
+        config = dataclasses.replace(config, embedding_dim=dim)
     if config.text_encoder:
         text = Part(config.checkpoint_dir, config.run, "text_encoder")
         kept = (text.read_config() or {}).get("text_encoder") == config.text_encoder
@@ -90,7 +106,8 @@ def find_stage1(config: Config, part: Part) -> str | None:
     if config.stage1:
         reads_text = build.Stage1(config.stage1).dim("embeddings")
         text = Part(config.checkpoint_dir, config.run, "text_encoder")
-        if reads_text and not config.text_encoder and not text.is_exported():
+        if reads_text and not config.precomputed_embeddings and not config.text_encoder and (
+                not text.is_exported()):
             raise UserError(f"--stage1={config.stage1} needs the text encoder that it was trained "
                             "with, and this run has none; add --text_encoder=PATH.")
         return config.stage1
@@ -111,7 +128,7 @@ def keep_stage1(source: str, part: Part) -> str:
 
 def prepare_text_encoder(config: Config, text: Part) -> int:
     """Sees to it that the run has a text encoder; returns an exit code, 0 if all is well."""
-    if not config.embedding_dim or text.is_exported():
+    if not config.embedding_dim or config.precomputed_embeddings or text.is_exported():
         return 0
     if config.text_encoder:
         text.open(config, TEXT_FIELDS)
@@ -143,8 +160,10 @@ class Trainer:
     def __init__(self, config, part, text, batches, frozen_stage1):
         self.config, self.part, self.batches = config, part, batches
         self.stage1 = frozen_stage1
-        encoder = build.TextEncoder(text.saved_model) if config.embedding_dim else None
-        if encoder is not None:
+        encoder = None
+        if config.embedding_dim:
+            if not config.precomputed_embeddings:
+                encoder = build.TextEncoder(text.saved_model)
             self._embed(encoder)
         steps_per_epoch = len(batches.examples) / config.batch_size
         self.total = config.train_steps or math.ceil(config.epochs * steps_per_epoch)
@@ -169,9 +188,12 @@ class Trainer:
         self._prepare_samples(encoder)
 
     def _embed(self, encoder):
-        captions = self.batches.examples.captions
-        print(f"embedding {sum(map(len, captions)):,} captions", flush=True)
-        self.batches.set_embeddings(*pipeline.embed(captions, encoder))
+        examples = self.batches.examples
+        if encoder is None:
+            self.batches.set_embeddings(examples.embeddings, examples.offsets)
+            return
+        print(f"embedding {sum(map(len, examples.captions)):,} captions", flush=True)
+        self.batches.set_embeddings(*pipeline.embed(examples.captions, encoder))
         spread = float(self.batches.embeddings.std())
         if not 0.3 < spread < 3.0:
             print(f"warning: the text encoder's numbers have a standard deviation of {spread:.2g}; "
@@ -180,10 +202,15 @@ class Trainer:
     def _prepare_samples(self, encoder):
         """Captions and noise of the sample grids, the same at every checkpoint."""
         rows, self.columns = (8, 4) if self.config.image_size <= 64 else (5, 4)
-        self.captions = build.fixed_captions(self.config, rows) if encoder else [""] * rows
-        self.grid_embeddings = None
+        self.captions, embeddings = [""] * rows, None
         if encoder:
-            self.grid_embeddings = tf.repeat(encoder(self.captions), self.columns, axis=0)
+            self.captions = build.fixed_captions(self.config, rows)
+            embeddings = encoder(self.captions)
+        elif self.config.embedding_dim:
+            self.captions, embeddings = build.fixed_embeddings(self.config, rows)
+        self.grid_embeddings = embeddings
+        if embeddings is not None:
+            self.grid_embeddings = tf.repeat(embeddings, self.columns, axis=0)
         self.grid_latents = latents.draw(self.gan.latent_dims, [self.config.seed, 2**31 - 1],
                                          rows * self.columns)
 

@@ -22,8 +22,8 @@ from stackgan_tf.config import Config, UserError
 from stackgan_tf.text_encoders import char_cnn_rnn
 
 IMAGE_SIZE = 64  # what captions say can be seen at this size
-RELEVANT = ("seed", "dataset", "data_dir", "images_per_class", "embedding_dim",
-            "text_encoder_width", "text_encoder_steps", "text_encoder_batch_size",
+RELEVANT = ("seed", "dataset", "data_dir", "image_dir", "captions_dir", "images_per_class",
+            "embedding_dim", "text_encoder_width", "text_encoder_steps", "text_encoder_batch_size",
             "text_encoder_learning_rate", "text_encoder_loss")
 
 
@@ -129,6 +129,10 @@ def _open(settings):
     if settings.text_encoder:
         raise UserError(f"--text_encoder={settings.text_encoder} names one that is there already; "
                         "leave the flag out to train one.")
+    if build.embedding_dim(settings):
+        raise UserError(f"the embeddings of --dataset={settings.dataset} come with it, so there is "
+                        "no text encoder to train; to train one on its captions instead, add "
+                        "--noprecomputed_embeddings.")
     part = run_folder.Part(settings.checkpoint_dir, settings.run, "text_encoder")
     part.open(settings, RELEVANT)
     return part

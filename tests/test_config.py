@@ -16,6 +16,7 @@ def test_presets_are_valid(preset, stage):
     # the paper's 76/64, but for the flowers that are centered as they are
     expected = {1: 68, 2: 272} if preset == "drawn_flowers" else {1: 76, 2: 304}
     assert config.load_size == expected[stage]
+    assert (config.dataset == "reed") == (preset in ("flowers", "birds", "coco"))
 
 
 def test_every_option_has_its_comment():

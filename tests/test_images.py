@@ -6,6 +6,8 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from stackgan_tf import images
@@ -330,3 +332,77 @@ def test_png_round_trip_and_whole_files_only(tmp_path):
         images.save_png(path, image / 255.0)
     np.testing.assert_array_equal(images.read_rgb(path), image[::-1])
     assert [file.name for file in path.parent.iterdir()] == ["image.png"]
+
+
+# Cropping to a box
+
+@pytest.mark.parametrize("box, rows, columns", [
+    ((10, 5, 8, 4), (1, 13), (8, 20)),  # radius int(0.75 * 8) = 6 around (14, 7)
+    ((30.0, 20.0, 20.0, 21.0), (15, 40), (25, 50)),  # 15 around (40, 30), cut at two edges
+    ((-4, -4, 8, 8), (0, 6), (0, 6)),  # its center is the corner
+    ((0, 0, 50, 40), (0, 40), (0, 50)),
+])
+def test_crop_to_box_as_the_released_code(box, rows, columns):
+    y, x = np.mgrid[0:40, 0:50]
+    cropped = images.crop_to_box(np.stack([y, x], 2), box)
+    np.testing.assert_array_equal(cropped[:, 0, 0], range(*rows))
+    np.testing.assert_array_equal(cropped[0, :, 1], range(*columns))
+
+
+@pytest.mark.parametrize("box", [
+    (10, 10, 0, 5), (10, 10, 5, -1), (np.nan, 1, 5, 5), (0, 0, np.inf, 5), (100, 10, 5, 5),
+    (-50, -50, 9, 9), (10, 10, 1, 1), (30, 20, -5, -5), (1e300, 0, 1e300, 1)])
+def test_what_is_no_box_leaves_the_picture_whole(box):
+    image = np.zeros((40, 50, 3), np.uint8)
+    assert images.crop_to_box(image, box).shape == image.shape
+
+
+ANY = st.floats(-1e6, 1e6) | st.floats(-60, 60) | st.floats() | st.integers(-100, 100)
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([(), (1,), (3,), (4,)]),
+       st.tuples(ANY, ANY, ANY, ANY))
+def test_a_crop_is_never_empty_nor_outside(height, width, channels, box):
+    numbers = np.arange(height * width).reshape(height, width, *(1 for _ in channels))
+    image = np.broadcast_to(numbers, (height, width, *channels))
+    cropped = images.crop_to_box(image, box)
+    assert cropped.size and cropped.shape[2:] == image.shape[2:]
+    # every row goes on from the one above: a rectangle of the picture, and nothing else
+    first = cropped.reshape(*cropped.shape[:2], -1)[:, :, 0]
+    top, left = divmod(int(first[0, 0]), width)
+    np.testing.assert_array_equal(
+        first, np.arange(height * width).reshape(height, width)[
+            top:top + len(first), left:left + len(first[0])])
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"]), st.integers(1, 30),
+       st.integers(1, 30), st.tuples(ANY, ANY, ANY, ANY))
+def test_pictures_of_any_mode_come_through_crop_and_resize(mode, height, width, box):
+    file = io.BytesIO()
+    kind = "JPEG" if mode == "CMYK" else "PNG"
+    Image.new("RGB", (width, height), (10, 200, 30)).convert(mode).save(file, kind)
+    cropped = images.crop_to_box(images.read_rgb(file.getvalue()), box)
+    assert images.resize_square(cropped, 8).shape == (8, 8, 3)
+
+
+# Arrays that data sets call pictures
+
+def test_arrays_to_rgb():
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    expected = np.stack([grey] * 3, 2)
+    np.testing.assert_array_equal(images.rgb(grey), expected)
+    np.testing.assert_array_equal(images.rgb(grey[..., None]), expected)
+    assert images.rgb(expected) is expected
+    half = np.zeros((1, 2, 4), np.uint8)
+    half[0, 1] = 7, 8, 9, 255
+    assert images.rgb(half).tolist() == [[[255, 255, 255], [7, 8, 9]]]
+
+
+@pytest.mark.parametrize("shape, kind", [
+    ((2, 3), np.float32), ((2, 3, 2), np.uint8), ((2,), np.uint8), ((0, 3, 3), np.uint8),
+    ((1, 2, 3, 3), np.uint8)])
+def test_other_arrays_are_no_pictures(shape, kind):
+    with pytest.raises(ValueError, match="not a picture"):
+        images.rgb(np.zeros(shape, kind))

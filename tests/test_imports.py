@@ -7,7 +7,8 @@ import stackgan_tf
 
 ROOT = Path(stackgan_tf.__file__).parent
 LEVELS = [
-    ["config", "blocks", "losses", "images", "latents", "progress", "flower_drawing"],
+    ["config", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
+     "parallel", "restricted_pickle", "caption_files"],
     ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*", "metrics.*"],
     ["stage1", "stage2", "stackgan", "attribute_classifier", "baselines.*"],
     ["build", "train_step"],

@@ -35,6 +35,25 @@ def test_examples_keep_everything():
     assert examples.extra["extra/a"].tolist() == list(range(300))
 
 
+def test_embeddings_that_come_with_the_data_are_those_of_the_batches():
+    """Picture i has i % 3 + 1 embeddings (i, place)."""
+    rows = [{**element, "embeddings": [(i, place) for place in range(i % 3 + 1)]}
+            for i, element in enumerate(elements(300))]
+    examples = pipeline.Examples(rows, 19)
+    assert "embeddings" not in examples.extra
+    batches = pipeline.Batches(examples, 16, 8, 0, captions_per_embedding=3)
+    batches.set_embeddings(examples.embeddings, examples.offsets)
+    for step in range(20):
+        indices, batch = batches.indices(step), batches(step)
+        np.testing.assert_array_equal(batch["embeddings"], np.stack([indices, indices % 3 / 2], 1))
+    del rows[7]["embeddings"]
+    with pytest.raises(UserError, match="299 of 300 pictures"):
+        pipeline.Examples(rows, 19)
+    rows[7]["embeddings"] = np.zeros((2, 3))
+    with pytest.raises(UserError, match=r"sizes \[\(2,\), \(3,\)\]"):
+        pipeline.Examples(rows, 19)
+
+
 def test_an_epoch_shows_every_picture_once():
     batches = make(12)
     for epoch in range(3):

@@ -15,15 +15,13 @@ import json
 import logging
 import os
 import re
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import images
+from stackgan_tf import images, parallel
 
 MANIFEST = "captions.jsonl"
 EXAMPLE = '{"file": "images/a.jpg", "captions": ["a red bird"]}'
@@ -111,7 +109,7 @@ class Folder:
     def __iter__(self) -> Iterator[dict]:
         count = 0
         lines = [line for line in self.lines if line.file not in self.unreadable]
-        for line, image, problem in _in_order(self._decode, lines):
+        for line, image, problem in parallel.in_order(self._decode, lines):
             if problem:
                 self._skip({line.file: problem})
                 continue
@@ -141,7 +139,7 @@ class Folder:
                 return line, str(error)
             return line, None
 
-        checked = _in_order(check, self.lines)
+        checked = parallel.in_order(check, self.lines)
         self._skip({line.file: problem for line, problem in checked if problem})
         if len(self.unreadable) == len(self.lines):
             self._refuse()
@@ -163,23 +161,6 @@ class Folder:
             f"read (max_unreadable={self.max_unreadable}): {names}{more}. Repair them, or take "
             f"their lines out of {MANIFEST}."
         )
-
-
-def _in_order(function, items: list) -> Iterator:
-    """function(item) of every item by a few threads, in order, with few results waiting."""
-    threads = min(8, max(2, os.cpu_count() or 2))
-    waiting, items = deque(), iter(items)
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= 4 * threads:  # bounds the memory: at most 32 results
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _lines_of(lines: list[Line], split: str) -> list[Line]:
