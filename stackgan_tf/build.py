@@ -1,5 +1,6 @@
 """From a Config to the things it names. The only place that knows names."""
 
+import contextlib
 import importlib
 import itertools
 import os
@@ -18,8 +19,15 @@ from stackgan_tf.stackgan import StackGAN
 
 def load_examples(config: Config, split: str) -> Examples:
     """The pictures and captions of --dataset, `split` "train" or "test", at config.load_size."""
-    try:
+    with plain_errors(config):
         return Examples(_elements(config, split), config.load_size)
+
+
+@contextlib.contextmanager
+def plain_errors(config: Config):
+    """Whatever reading a data set raises becomes a UserError of one line."""
+    try:
+        yield
     except UserError:
         raise
     except ValueError as error:  # what the data sets raise, in one line
@@ -42,7 +50,16 @@ def fixed_captions(config: Config, count: int) -> list[str]:
     return [text(captions[i % len(captions)]) for i, captions in enumerate(chosen)]
 
 
-def _elements(config, split):
+def raw_elements(config: Config, split: str):
+    """The data set as it is stored, for inspection: an iterable of dicts.
+
+    A data set may have `raw_examples(config, split)` for this, which may give a `path` in place
+    of `image`, and `error` for what cannot be read; otherwise it is what training gets.
+    """
+    return _elements(config, split, ("raw_examples", "examples"))
+
+
+def _elements(config, split, functions=("examples",)):
     """The data set's elements, one dict of NumPy values a picture."""
     names = sorted(module.name for module in pkgutil.iter_modules(datasets.__path__))
     if config.dataset not in names:
@@ -50,8 +67,9 @@ def _elements(config, split):
                         f"{', '.join(names)}.")
     module = importlib.import_module(f"stackgan_tf.datasets.{config.dataset}")
     # A plain generator, where a data set has one, keeps its error messages short.
-    if hasattr(module, "examples"):
-        return module.examples(config, split)
+    for function in functions:
+        if hasattr(module, function):
+            return getattr(module, function)(config, split)
     return module.load(config, split).as_numpy_iterator()
 
 
