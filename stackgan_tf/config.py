@@ -225,14 +225,15 @@ CHOICES = {
 BOUNDS = (
     ("seed", 0, 2**31 - 1), ("images_per_class", 1, 100_000), ("max_unreadable", 0, None),
     ("crop_margin", 0, 4), ("captions_per_embedding", 1, 10), ("embedding_dim", 0, 65536),
-    ("text_encoder_width", 4, 8192), ("text_encoder_steps", 1, None),
+    ("text_encoder_width", 4, 8192), ("text_encoder_steps", 1, 10**12),
     ("text_encoder_batch_size", 2, None), ("noise_dim", 1, 65536), ("condition_dim", 1, 65536),
     ("generator_width", 4, 4096), ("discriminator_width", 1, 4096), ("residual_blocks", 0, 64),
-    ("batch_size", 2, None), ("train_steps", 0, None), ("epochs", 0, None),
+    ("batch_size", 2, None), ("train_steps", 0, 10**12), ("epochs", 0, 10**6),
     ("kl_weight", 0, None), ("r1_weight", 0, None),
     ("discriminator_learning_rate", 0, 1), ("log_steps", 1, None), ("checkpoint_steps", 1, None),
     ("keep_checkpoints", 1, None), ("learning_rate_decay", 1e-6, 1),
-    ("learning_rate_decay_steps", 0, None),
+    ("learning_rate_decay_steps", 0, 10**12), ("learning_rate_decay_epochs", 0, 10**6),
+    ("learning_rate", 0, 1), ("text_encoder_learning_rate", 0, 1),
 )
 
 

@@ -291,10 +291,11 @@ def _wrap(text: str, font, width: int) -> list[str]:
         if lines and font.getlength(joined) <= width:
             lines[-1] = joined
             continue
-        while len(word) > 1 and font.getlength(word) > width:  # a word wider than the grid
-            cut = len(word) - 1
-            while cut > 1 and font.getlength(word[:cut]) > width:
-                cut -= 1
+        # A word wider than the grid; letters are a pixel or more, so a long one is not measured.
+        while len(word) > 1 and (len(word) > width or font.getlength(word) > width):
+            cut = 1  # from the front: a long word's tail must not be measured again and again
+            while cut < len(word) - 1 and font.getlength(word[:cut + 1]) <= width:
+                cut += 1
             lines.append(word[:cut])
             word = word[cut:]
         lines.append(word)

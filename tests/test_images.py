@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -330,3 +331,17 @@ def test_png_round_trip_and_whole_files_only(tmp_path):
         images.save_png(path, image / 255.0)
     np.testing.assert_array_equal(images.read_rgb(path), image[::-1])
     assert [file.name for file in path.parent.iterdir()] == ["image.png"]
+
+
+def test_a_long_word_is_cut_in_a_moment():
+    # 3,000 letters without a space, as in captions in Chinese, took more than five minutes
+    start = time.monotonic()
+    sheet = images.labelled_grid([np.zeros((1, 40, 40, 3), np.uint8)], ["x" * 3_000])
+    assert time.monotonic() - start < 20
+    lines = (sheet.shape[0] - 44) // 19  # 14 pixels of font, 19 a line
+    assert 3_000 / 7 < lines < 3_000 / 3  # x is 7 pixels wide or so: 4 to 6 fit
+
+
+def test_marks_without_width_do_not_hang():
+    grid = images.labelled_grid([np.zeros((1, 40, 40, 3), np.uint8)], ["a" + "\u0301" * 500])
+    assert grid.shape[1] == 44
