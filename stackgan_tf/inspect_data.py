@@ -38,9 +38,15 @@ def main(_):
     output = flags.FLAGS.output
     if output:
         refuse_to_overwrite(output)
-    report, sheet = inspect(settings)
-    folder = write(report, sheet, output or f"inspect_{_file_name(settings.dataset)}",
-                   new=not output)
+    made = not os.path.exists(output)
+    folder = make_folder(output, settings.dataset)  # first: reading may take an hour
+    try:
+        report, sheet = inspect(settings)
+    except BaseException:
+        if made:
+            os.rmdir(folder)
+        raise
+    write(report, sheet, folder)
     print(data_report_text.table(report))
     print(f"\n{os.path.join(folder, FILES[0])}\n{os.path.join(folder, FILES[1])}")
 
@@ -181,36 +187,34 @@ def refuse_to_overwrite(folder: str) -> None:
                             "move it away.")
 
 
-def write(report: dict, sheet: ContactSheet, folder: str, new: bool) -> str:
-    """Writes both files, in the first of folder, folder-2, ... that is `new`; returns it."""
+def make_folder(output: str, dataset: str) -> str:
+    """Makes `output`, or if it is empty the first of inspect_<dataset>, -2, ... not there yet."""
+    wanted = "inspect_" + re.sub(r"[^\w.-]+", "_", dataset)
+    number, folder = 1, output or wanted
+    while True:
+        try:
+            os.makedirs(folder, exist_ok=bool(output))
+            return folder
+        except FileExistsError:
+            if output:
+                raise UserError(f"--output={output} is a file; choose another folder.") from None
+            number += 1
+            folder = f"{wanted}-{number}"
+        except OSError as error:
+            raise UserError(f"cannot make {folder}: {error.strerror}; choose another "
+                            "--output.") from error
+
+
+def write(report: dict, sheet: ContactSheet, folder: str) -> None:
     try:
-        if new:
-            folder = _new_folder(folder)
-        os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, FILES[0])
         with open(path + ".tmp", "w", encoding="utf-8") as file:
-            file.write(json.dumps(report, indent=1, ensure_ascii=True) + "\n")
+            file.write(json.dumps(report, indent=1) + "\n")
         os.replace(path + ".tmp", path)
         images.save_png(os.path.join(folder, FILES[1]), sheet.draw())
     except OSError as error:
         raise UserError(f"cannot write in {folder}: {error.strerror or error}; choose another "
                         "--output or make room.") from error
-    return folder
-
-
-def _new_folder(wanted):
-    number, folder = 1, wanted
-    while True:
-        try:
-            os.makedirs(folder)
-            return folder
-        except FileExistsError:
-            number += 1
-            folder = f"{wanted}-{number}"
-
-
-def _file_name(dataset):
-    return re.sub(r"[^\w.-]+", "_", dataset)
 
 
 def define_own_flags() -> None:

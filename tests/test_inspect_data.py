@@ -182,6 +182,15 @@ def test_command_writes_both_files_and_never_over_others(made, tmp_path):
     assert refused.returncode == 1 and "already holds report.json" in refused.stderr
     unread = run("--data_dir=nowhere")
     assert unread.returncode == 1 and "nowhere does not exist" in unread.stderr
+    assert not (tmp_path / "inspect_folder-3").exists()
+
+
+def test_output_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="is a file; choose another"):
+        inspect_data.make_folder(str(tmp_path / "file"), "folder")
+    with pytest.raises(UserError, match="cannot make .*choose another --output"):
+        inspect_data.make_folder(str(tmp_path / "file/below"), "folder")
 
 
 def test_folder_without_splits_is_read_once(folder):
