@@ -90,7 +90,7 @@ class Upsample(keras.layers.Layer):
     Args:
         conditional: scales and shifts every channel by what a layer reads in the condition
             (conditional batch norm, de Vries et al. 2017, arXiv:1707.00683), so that the caption
-            reaches each resolution directly: color where there is color, shape where there is shape.
+            reaches each resolution directly.
 
     Call arguments:
         x: float (B, H, W, C).

@@ -1,5 +1,6 @@
 """From a Config to the things it names. The only place that knows names."""
 
+import contextlib
 import importlib
 import itertools
 import os
@@ -20,8 +21,15 @@ TFDS = ("caltech_birds2011", "coco_captions", "oxford_flowers102")  # known with
 
 def load_examples(config: Config, split: str) -> Examples:
     """The pictures and captions of --dataset, `split` "train" or "test", at config.load_size."""
-    try:
+    with plain_errors(config):
         return Examples(_elements(config, split), config.load_size)
+
+
+@contextlib.contextmanager
+def plain_errors(config: Config):
+    """Whatever reading a data set raises becomes a UserError of one line."""
+    try:
+        yield
     except UserError:
         raise
     except ValueError as error:  # what the data sets raise, in one line
@@ -90,12 +98,22 @@ def _dataset(config):
     return importlib.import_module(f"stackgan_tf.datasets.{name}")
 
 
-def _elements(config, split):
+def raw_elements(config: Config, split: str):
+    """The data set as it is stored, for inspection: an iterable of dicts.
+
+    A data set may have `raw_examples(config, split)` for this, which may give a `path` in place
+    of `image`, and `error` for what cannot be read; otherwise it is what training gets.
+    """
+    return _elements(config, split, ("raw_examples", "examples"))
+
+
+def _elements(config, split, functions=("examples",)):
     """The data set's elements, one dict of NumPy values a picture."""
     module = _dataset(config)
     # A plain generator, where a data set has one, keeps its error messages short.
-    if hasattr(module, "examples"):
-        return module.examples(config, split)
+    for function in functions:
+        if hasattr(module, function):
+            return getattr(module, function)(config, split)
     return module.load(config, split).as_numpy_iterator()
 
 

@@ -97,6 +97,31 @@ class Config:
         return round(self.image_size * (1 + self.crop_margin))
 
 
+# hanzhanggit/StackGAN, stageI/cfg and stageII/cfg; flowers.yml and birds.yml have the same numbers.
+_RELEASED = {
+    "": {
+        "noise_dim": 100,  # Z_DIM
+        "embedding_dim": 1024,  # EMBEDDING_TYPE cnn-rnn: the size of those in the pickles
+        "condition_dim": 128,  # GAN.EMBEDDING_DIM
+        "generator_width": 128,  # GAN.GF_DIM
+        "discriminator_width": 64,  # GAN.DF_DIM
+        "captions_per_embedding": 4,  # TRAIN.NUM_EMBEDDING
+        "kl_weight": 2.0,  # TRAIN.COEFF.KL
+        "batch_size": 64,  # TRAIN.BATCH_SIZE
+        "epochs": 600.0,  # stage 1: TRAIN.MAX_EPOCH; 2: the 1200 there less PRETRAINED_EPOCH's 600
+        "learning_rate": 2e-4,  # TRAIN.GENERATOR_LR and DISCRIMINATOR_LR
+        "learning_rate_schedule": "staircase",  # trainer.py halves it ...
+        "learning_rate_decay": 0.5,
+        "adam_beta1": 0.5,  # trainer.py
+        "adam_beta2": 0.999,  # trainer.py: TensorFlow's default
+    },
+    1: {"learning_rate_decay_epochs": 50.0},  # ... at each stageI TRAIN.LR_DECAY_EPOCH
+    2: {"learning_rate_decay_epochs": 100.0,  # ... stageII's (the paper: 100 in both)
+        "image_size": 256,  # 304images.pickle, cropped at random
+        "residual_blocks": 4,  # stageII/model.py
+        "unconditional_head": True},  # not theirs but the PyTorch code's, in its Stage-II
+}
+
 # Each preset: settings of both stages under "", then what differs in stage 1 and 2.
 PRESETS = {
     # A width that two CPU cores train: stage 1 in 15 minutes with data and text encoder,
@@ -128,23 +153,41 @@ PRESETS = {
             "residual_blocks": 2, "image_size": 256, "train_steps": 5500,
             "learning_rate_decay_steps": 2400, "r1_weight": 0.5},
     },
-    # Paper sizes and the released settings. Your own copy of the data comes as --data_dir=...
+    # The released settings; the data comes as --data_dir=...
     "flowers": {
-        "": {"dataset": "reed", "captions_per_embedding": 4, "epochs": 600.0},
-        1: {},
-        2: {"image_size": 256, "unconditional_head": True},
+        "": {"dataset": "reed", **_RELEASED[""]},
+        1: _RELEASED[1],
+        2: _RELEASED[2],
     },
     "birds": {
-        "": {"dataset": "reed", "captions_per_embedding": 4, "epochs": 600.0},
-        1: {},
-        2: {"image_size": 256, "unconditional_head": True},
+        "": {"dataset": "reed", **_RELEASED[""]},
+        1: _RELEASED[1],
+        2: _RELEASED[2],
     },
-    "coco": {  # sizes of the released COCO model
-        "": {"dataset": "reed", "generator_width": 192, "discriminator_width": 96,
-             "epochs": 120.0, "learning_rate_decay_epochs": 20.0},
-        1: {"batch_size": 128},
-        2: {"image_size": 256, "residual_blocks": 2, "batch_size": 40,
-            "unconditional_head": True},
+    "coco": {  # hanzhanggit/StackGAN-Pytorch, code/cfg/coco_s1.yml (stage 1) and coco_s2.yml (2)
+        "": {
+            "dataset": "reed",
+            "noise_dim": 100,  # Z_DIM
+            "embedding_dim": 1024,  # TEXT.DIMENSION
+            "condition_dim": 128,  # GAN.CONDITION_DIM
+            "generator_width": 192,  # GAN.GF_DIM
+            "discriminator_width": 96,  # GAN.DF_DIM
+            "captions_per_embedding": 1,  # miscc/datasets.py draws one
+            "kl_weight": 2.0,  # TRAIN.COEFF.KL
+            "learning_rate": 2e-4,  # TRAIN.GENERATOR_LR and DISCRIMINATOR_LR
+            "learning_rate_schedule": "staircase",  # trainer.py halves it ...
+            "learning_rate_decay": 0.5,
+            "learning_rate_decay_epochs": 20.0,  # ... at each TRAIN.LR_DECAY_EPOCH, in both stages
+            "adam_beta1": 0.5,  # trainer.py
+            "adam_beta2": 0.999,  # trainer.py
+        },
+        1: {"batch_size": 128,  # TRAIN.BATCH_SIZE; there of each GPU
+            "epochs": 120.0},  # TRAIN.MAX_EPOCH
+        2: {"image_size": 256,  # IMSIZE
+            "residual_blocks": 2,  # GAN.R_NUM
+            "batch_size": 40,  # TRAIN.BATCH_SIZE; there of each GPU
+            "epochs": 100.0,  # TRAIN.MAX_EPOCH (its README: 120)
+            "unconditional_head": True},  # model.py, STAGE2_D
     },
     # No text: the two-stage GAN of the DCGAN-tensorflow lineage.
     "unconditional": {
@@ -187,14 +230,15 @@ CHOICES = {
 BOUNDS = (
     ("seed", 0, 2**31 - 1), ("images_per_class", 1, 100_000), ("max_unreadable", 0, None),
     ("crop_margin", 0, 4), ("captions_per_embedding", 1, 10), ("embedding_dim", 0, 65536),
-    ("text_encoder_width", 4, 8192), ("text_encoder_steps", 1, None),
+    ("text_encoder_width", 4, 8192), ("text_encoder_steps", 1, 10**12),
     ("text_encoder_batch_size", 2, None), ("noise_dim", 1, 65536), ("condition_dim", 1, 65536),
     ("generator_width", 4, 4096), ("discriminator_width", 1, 4096), ("residual_blocks", 0, 64),
-    ("batch_size", 2, None), ("train_steps", 0, None), ("epochs", 0, None),
+    ("batch_size", 2, None), ("train_steps", 0, 10**12), ("epochs", 0, 10**6),
     ("kl_weight", 0, None), ("r1_weight", 0, None),
     ("discriminator_learning_rate", 0, 1), ("log_steps", 1, None), ("checkpoint_steps", 1, None),
     ("keep_checkpoints", 1, None), ("learning_rate_decay", 1e-6, 1),
-    ("learning_rate_decay_steps", 0, None),
+    ("learning_rate_decay_steps", 0, 10**12), ("learning_rate_decay_epochs", 0, 10**6),
+    ("learning_rate", 0, 1), ("text_encoder_learning_rate", 0, 1),
 )
 
 

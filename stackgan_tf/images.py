@@ -69,6 +69,12 @@ def read_size(data_or_path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         return image.height, image.width
 
 
+def read_mode(data_or_path, max_pixels: int = MAX_PIXELS) -> str:
+    """Reads a picture's header only: Pillow's name of its mode as stored, such as "RGB" or "L"."""
+    with _open(data_or_path, max_pixels) as image:
+        return image.mode
+
+
 def read_rgb(data_or_path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Reads a JPEG, PNG or WebP picture of any colour mode.
 
@@ -265,6 +271,34 @@ def labelled_grid(
     return np.concatenate(parts, axis=0)
 
 
+def contact_sheet(
+    pictures: Sequence[np.ndarray], captions: Sequence[str], columns: int = 6, font_size: int = 12
+) -> np.ndarray:
+    """Lays pictures of one size out row by row, each above its own wrapped caption.
+
+    Args:
+        pictures: uint8 (h, w, 3) each, at least one.
+        captions: one text a picture. What the font lacks is drawn as a box.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    pictures, padding = _checked(pictures), 6
+    width = pictures.shape[2]
+    cells = [np.concatenate([picture, _text_strip(caption, width, 1, font_size)])
+             for picture, caption in zip(pictures, captions, strict=True)]
+    strips = []
+    for first in range(0, len(cells), columns):
+        row = cells[first:first + columns]
+        height = max(cell.shape[0] for cell in row)
+        row = [np.pad(cell, ((0, height - cell.shape[0]), (0, 0), (0, 0)), constant_values=255)
+               for cell in row]
+        strips.append(grid(np.stack(row), columns, padding))
+    full_width = strips[0].shape[1]  # the last row may be short
+    return np.concatenate([np.pad(strip, ((0, 0), (0, full_width - strip.shape[1]), (0, 0)),
+                                  constant_values=255) for strip in strips])
+
+
 def _checked(images) -> np.ndarray:
     images = np.asarray(images)
     shaped = images.ndim == 4 and images.shape[-1] == 3 and images.size > 0
@@ -299,10 +333,11 @@ def _wrap(text: str, font, width: int) -> list[str]:
         if lines and font.getlength(joined) <= width:
             lines[-1] = joined
             continue
-        while len(word) > 1 and font.getlength(word) > width:  # a word wider than the grid
-            cut = len(word) - 1
-            while cut > 1 and font.getlength(word[:cut]) > width:
-                cut -= 1
+        # A word wider than the grid; letters are a pixel or more, so a long one is not measured.
+        while len(word) > 1 and (len(word) > width or font.getlength(word) > width):
+            cut = 1  # from the front: a long word's tail must not be measured again and again
+            while cut < len(word) - 1 and font.getlength(word[:cut + 1]) <= width:
+                cut += 1
             lines.append(word[:cut])
             word = word[cut:]
         lines.append(word)

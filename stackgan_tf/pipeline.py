@@ -142,6 +142,8 @@ class Batches:
     """
 
     def __init__(self, examples, image_size, batch_size, seed, captions_per_embedding=1):
+        if len(examples) < 2:
+            raise UserError("the data has a single picture; training needs 2 at least: add some.")
         if len(examples) < batch_size:
             raise UserError(f"--batch_size={batch_size} is more than the {len(examples)} pictures "
                             f"of the data; try --batch_size={max(2, len(examples) // 2)}.")

@@ -17,13 +17,14 @@ class Progress:
         start, total: steps done before and to be done in all.
         every: steps between two plain lines.
         per_step: pictures a step, for the rate.
+        unit: what a terminal's bar counts; with total=None it counts on without an end.
     """
 
-    def __init__(self, name, start, total, every=50, per_step=1):
+    def __init__(self, name, start, total, every=50, per_step=1, unit="step"):
         self.name, self.total, self.every, self.per_step = name, total, every, per_step
         self.bar = None
         if sys.stderr.isatty():
-            self.bar = tqdm.tqdm(total=total, initial=start, desc=name, unit="step")
+            self.bar = tqdm.tqdm(total=total, initial=start, desc=name, unit=unit)
         self.first, self.begin = start, time.monotonic()
 
     def images_per_second(self, step):

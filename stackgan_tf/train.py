@@ -266,9 +266,9 @@ class Trainer:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if bad:
             last = max(self.checkpoints.steps(), default=0)
-            raise UserError(f"{', '.join(bad)} is not finite at step {step}; the checkpoint of "
-                            f"step {last} is kept. A lower --learning_rate may help, in a new "
-                            "--run.")
+            kept = f"the checkpoint of step {last} is kept" if last else "there is none before"
+            raise UserError(f"{', '.join(bad)} is not finite at step {step}; {kept}. A lower "
+                            "--learning_rate may help, in a new --run.")
         for name, value in values.items():
             tf.summary.scalar(name, value, step)
         tf.summary.scalar("learning_rate", self.learning_rate(step), step)

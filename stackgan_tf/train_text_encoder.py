@@ -43,6 +43,12 @@ class Data:
         self.tokens = np.concatenate([  # uint8: a quarter of the memory
             char_cnn_rnn.tokenize(flat[i:i + 10_000]).numpy().astype(np.uint8)
             for i in range(0, len(flat), 10_000)])
+        read = np.minimum([len(caption.encode()) for caption in flat], self.tokens.shape[1])
+        blank = int(((self.tokens > 0).sum(1) < read / 2).sum())
+        if blank:
+            print(f"warning: {blank:,} of {len(flat):,} captions are for the most part characters "
+                  "that this text encoder does not know (it reads English letters, digits and "
+                  "marks); for other languages give one as --text_encoder=PATH.", flush=True)
 
     def __call__(self, step):
         """tokens uint8 (B, 201), images uint8 (B, S, S, 3), labels (B,); a caption a picture."""
@@ -141,7 +147,7 @@ def _open(settings):
 def _load(settings):
     examples = build.load_examples(settings, "train")
     batch_size = settings.text_encoder_batch_size
-    if len(examples) < batch_size:
+    if batch_size > len(examples) > 1:  # a single one is pipeline.Batches's to refuse
         raise UserError(f"--text_encoder_batch_size={batch_size} is more than the {len(examples)} "
                         f"pictures of the data; try --text_encoder_batch_size="
                         f"{max(2, len(examples) // 2)}.")

@@ -406,3 +406,15 @@ def test_arrays_to_rgb():
 def test_other_arrays_are_no_pictures(shape, kind):
     with pytest.raises(ValueError, match="not a picture"):
         images.rgb(np.zeros(shape, kind))
+
+
+def test_a_long_word_is_cut_in_a_moment():
+    # 3,000 letters without a space, as in captions in Chinese, took more than five minutes
+    sheet = images.labelled_grid([np.zeros((1, 40, 40, 3), np.uint8)], ["x" * 3_000])
+    lines = (sheet.shape[0] - 44) // 19  # 14 pixels of font, 19 a line
+    assert 3_000 / 7 < lines < 3_000 / 3  # x is 7 pixels wide or so: 4 to 6 fit
+
+
+def test_marks_without_width_do_not_hang():
+    grid = images.labelled_grid([np.zeros((1, 40, 40, 3), np.uint8)], ["a" + "\u0301" * 500])
+    assert grid.shape[1] == 44

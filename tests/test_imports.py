@@ -10,10 +10,11 @@ LEVELS = [
     ["config", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
      "parallel", "restricted_pickle", "caption_files"],
     ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*", "metrics.*"],
-    ["stage1", "stage2", "stackgan", "attribute_classifier", "baselines.*"],
+    ["stage1", "stage2", "stackgan", "attribute_classifier", "data_report",
+     "data_report_text", "baselines.*"],
     ["build", "train_step"],
     ["checkpoint", "run_folder", "generate"],
-    ["train", "train_text_encoder", "sample", "evaluate", "export"],
+    ["train", "train_text_encoder", "sample", "evaluate", "export", "inspect_data"],
 ]
 # Within a level nobody imports anybody, but for the file that reads a run of the same level.
 WITHIN = {("generate", "run_folder"), ("generate", "checkpoint")}

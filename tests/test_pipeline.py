@@ -137,3 +137,9 @@ def test_noise_is_normal_and_the_same_under_xla():
     for name in plain:
         np.testing.assert_allclose(plain[name], compiled[name], rtol=1e-5, atol=1e-6)
     assert np.abs(plain["a"][:, :3] - plain["b"]).min() > 1e-6
+
+
+def test_a_single_picture_is_refused_without_a_circle():
+    examples = pipeline.Examples([{"image": np.zeros((8, 8, 3), np.uint8), "captions": ["x"]}], 8)
+    with pytest.raises(UserError, match="single picture; training needs 2"):
+        pipeline.Batches(examples, 8, 4, seed=0)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from stackgan_tf import checkpoint, config, progress, train_text_encoder
+from stackgan_tf import checkpoint, config, pipeline, progress, train_text_encoder
 from stackgan_tf.config import UserError
 from stackgan_tf.text_encoders import char_cnn_rnn
 
@@ -273,3 +273,11 @@ def test_without_a_test_split_it_is_exported_all_the_same(folder, capsys):
     assert train_text_encoder.train(settings(folder)) == 0
     assert "not scored" in capsys.readouterr().out
     assert embeddings_of(folder, "r").shape == (4, 5)
+
+
+def test_captions_that_it_cannot_read_are_said(capsys):
+    picture = np.zeros((70, 70, 3), np.uint8)
+    captions = ["a red bird", "赤い鳥", "une fleur très belle", "🌸", "赤" * 300]
+    examples = pipeline.Examples([{"image": picture, "captions": [c]} for c in captions], 70)
+    train_text_encoder.Data(examples, 2, 0)
+    assert "warning: 3 of 5 captions" in capsys.readouterr().out

@@ -80,6 +80,31 @@ def examples(config, split: str) -> Iterator[dict]:
     return iter(Folder(config, split))
 
 
+def raw_examples(config, split: str) -> list[dict]:
+    """What the manifest names, for inspection: nothing is opened and nothing refused.
+
+    Returns:
+        dicts like those of `examples`, but with `path` in place of `image`, with `class_name` if
+        there are classes, and with `split`, None where "train" and "test" are both the whole
+        folder. A line that cannot be used is a dict of `file_name` and `error` among "train".
+    """
+    problems: dict[int, str] = {}
+    lines = read_manifest(config.data_dir, with_text=False, problems=problems)
+    names = sorted({line.class_name for line in lines} - {None})
+    label = {name: np.int64(i) for i, name in enumerate(names)}
+    rows = []
+    if split == "train":
+        rows += [{"file_name": f"{MANIFEST} line {number}", "error": problem}
+                 for number, problem in problems.items()]
+    for line in _lines_of(lines, split) if lines else []:
+        row = {"path": line.path, "captions": line.captions, "file_name": line.file,
+               "split": line.split}
+        if names:
+            row |= {"label": label[line.class_name], "class_name": line.class_name}
+        rows.append(row)
+    return rows
+
+
 def plain_error(error: tf.errors.OpError) -> ValueError | None:
     """The one-line ValueError that a dataset of `load` failed with; None if it was another."""
     found = re.search(r"ValueError: (.*)", error.message or "")
@@ -178,10 +203,13 @@ def _lines_of(lines: list[Line], split: str) -> list[Line]:
     return chosen
 
 
-def read_manifest(data_dir: str, with_text: bool = True) -> list[Line]:
+def read_manifest(
+    data_dir: str, with_text: bool = True, problems: dict[int, str] | None = None
+) -> list[Line]:
     """Reads and checks the whole of a folder's `captions.jsonl`, opening no picture.
 
-    Without text the lines need no captions.
+    Without text the lines need no captions. With `problems`, a line that cannot be used is left
+    out and noted there, {line number: what is wrong}, instead of raising at the first.
 
     Raises:
         ValueError: one line with the manifest's line number, the value and a remedy.
@@ -213,10 +241,13 @@ def read_manifest(data_dir: str, with_text: bool = True) -> list[Line]:
             if lines:
                 _check_alike(lines[0], line)
         except ValueError as error:
-            raise ValueError(f"{MANIFEST} line {number}: {error}") from error
+            if problems is None:
+                raise ValueError(f"{MANIFEST} line {number}: {error}") from error
+            problems[number] = str(error)
+            continue
         seen[line.path] = number
         lines.append(line)
-    if not lines:
+    if not lines and not problems:
         raise ValueError(f"{manifest} is empty; write one line a picture: {EXAMPLE}")
     return lines
 
