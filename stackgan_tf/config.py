@@ -44,6 +44,7 @@ class Config:
     max_unreadable: int = 10  # folder, reed: so many pictures may be unreadable, not more
     crop_margin: float = 0.1875  # pictures are kept so much larger, then cropped (76/64)
     captions_per_embedding: int = 1  # training embeds the mean of so many captions (TF code: 4)
+    mismatch_candidates: int = 1  # a wrong caption is of the nearest of so many other classes
 
     # text encoder
     text_encoder: str = ""  # SavedModel string [B] -> float [B, dim]; "": train one for this run
@@ -229,7 +230,8 @@ CHOICES = {
 # (field, smallest, largest): bounds that hold whatever the other fields are.
 BOUNDS = (
     ("seed", 0, 2**31 - 1), ("images_per_class", 1, 100_000), ("max_unreadable", 0, None),
-    ("crop_margin", 0, 4), ("captions_per_embedding", 1, 10), ("embedding_dim", 0, 65536),
+    ("crop_margin", 0, 4), ("captions_per_embedding", 1, 10), ("mismatch_candidates", 1, 100),
+    ("embedding_dim", 0, 65536),
     ("text_encoder_width", 4, 8192), ("text_encoder_steps", 1, 10**12),
     ("text_encoder_batch_size", 2, None), ("noise_dim", 1, 65536), ("condition_dim", 1, 65536),
     ("generator_width", 4, 4096), ("discriminator_width", 1, 4096), ("residual_blocks", 0, 64),

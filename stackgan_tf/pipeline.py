@@ -139,9 +139,12 @@ class Batches:
         image_size: side of the random crop.
         batch_size, seed: as in Config.
         captions_per_embedding: the mean of so many random captions of the picture is used.
+        mismatch_candidates: a wrong caption comes from the nearest in meaning of so many random
+            pictures of other classes, see `mismatched`.
     """
 
-    def __init__(self, examples, image_size, batch_size, seed, captions_per_embedding=1):
+    def __init__(self, examples, image_size, batch_size, seed, captions_per_embedding=1,
+                 mismatch_candidates=1):
         if len(examples) < 2:
             raise UserError("the data has a single picture; training needs 2 at least: add some.")
         if len(examples) < batch_size:
@@ -150,13 +153,18 @@ class Batches:
         self.examples, self.embeddings, self.offsets = examples, None, None
         self.image_size, self.batch_size, self.seed = image_size, batch_size, seed
         self.captions_per_embedding = captions_per_embedding
+        self.mismatch_candidates, self.distances = mismatch_candidates, None
         labels = examples.labels
         # with a single class there is no picture of another one: any other picture serves
-        self.labels = labels if labels is not None and np.ptp(labels) > 0 else None
+        self.labels = None
+        if labels is not None and np.ptp(labels) > 0:
+            self.labels = np.unique(labels, return_inverse=True)[1]  # 0, 1, 2 ..., whatever the ids
 
     def set_embeddings(self, embeddings, offsets):
         """Adds embeddings, of `embed` or `Examples`; without it the batches have no text."""
         self.embeddings, self.offsets = embeddings, offsets
+        if self.labels is not None and self.mismatch_candidates > 1:
+            self.distances = _class_distances(embeddings, np.repeat(self.labels, np.diff(offsets)))
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 - lives as long as the run
     def _order(self, epoch):
@@ -169,7 +177,23 @@ class Batches:
         return np.array([self._order(int(place // count))[place % count] for place in places])
 
     def mismatched(self, indices, generator):
-        """Pictures of another class (or, without classes, other pictures): int64 (B,)."""
+        """Pictures of another class (or, without classes, other pictures): int64 (B,).
+
+        Of `mismatch_candidates` random ones the one is taken whose class has the nearest captions
+        on average: where a class is (shape, color), another shape of the same color. Random pairs
+        differ in color nearly always, and a discriminator that looks at color alone rejects them.
+        """
+        other = self._mismatched(indices, generator)
+        for _ in range(self.mismatch_candidates - 1):
+            candidate = self._mismatched(indices, generator)
+            if self.distances is not None:
+                own = self.labels[indices]
+                nearer = (self.distances[own, self.labels[candidate]]
+                          < self.distances[own, self.labels[other]])
+                other = np.where(nearer, candidate, other)
+        return other
+
+    def _mismatched(self, indices, generator):
         names = np.arange(len(self.examples)) if self.labels is None else self.labels
         other = generator.integers(len(self.examples), size=len(indices))
         while (same := names[other] == names[indices]).any():
@@ -221,6 +245,13 @@ class Batches:
 
 def _generator(seed, purpose, number):
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, purpose, number])))
+
+
+def _class_distances(embeddings, labels):
+    """float (C, C): squared distances of the classes' mean embeddings; labels int (N,), all of
+    0 ... C - 1."""
+    means = np.stack([embeddings[labels == label].mean(0) for label in range(labels.max() + 1)])
+    return np.stack([np.square(means - mean).sum(1) for mean in means])
 
 
 def center_crop(pictures, image_size):

@@ -51,7 +51,8 @@ def main(_):
     part.check(config)
     print(f"stage {config.stage} of run {config.run!r}: {part.path}", flush=True)
     batches = pipeline.Batches(build.load_examples(config, "train"), config.image_size,
-                               config.batch_size, config.seed, config.captions_per_embedding)
+                               config.batch_size, config.seed, config.captions_per_embedding,
+                               config.mismatch_candidates)
     part.open(config)
     if code := prepare_text_encoder(config, text):
         return code

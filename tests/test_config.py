@@ -49,7 +49,7 @@ def test_flag_beats_stage1_beats_preset():
     ({"embedding_dim": 0, "text_encoder": "x"}, ["--text_encoder=x", "--embedding_dim=0"]),
     ({"preset": "birds", "r1_weight": 1.0}, ["--r1_weight=1.0", "--discriminator_norm=none"]),
     ({"epochs": float("inf")}, ["--epochs=inf"]),
-    # these overflowed deep inside TensorFlow
+    # beyond any training, and beyond what a step counter holds
     ({"epochs": 1e300}, ["--epochs=1e+300", "0 to 1000000"]),
     ({"train_steps": 2**70}, ["--train_steps=1180591620717411303424"]),
     ({"learning_rate_decay_epochs": 1e308}, ["--learning_rate_decay_epochs=1e+308"]),

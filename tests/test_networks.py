@@ -38,6 +38,27 @@ def test_stage2_generator_at_coco_sizes():
     assert parameters(generator) == 37_130_480
 
 
+def test_blocks_that_read_the_condition():
+    """Each adds a layer of condition_dim to two numbers a channel; from zero it changes nothing."""
+    plain, conditional = (stage1.Stage1Generator(width=8, condition_dim=6, condition_blocks=c)
+                          for c in (False, True))
+    inputs = {name: tf.random.normal([3, dim], seed=dim)
+              for name, dim in {"noise": 5, "epsilon": 6, "embeddings": 9}.items()}
+    plain(inputs), conditional(inputs)
+    channels = 32 + 16 + 8 + 4
+    assert parameters(conditional) - parameters(plain) == (6 + 1) * 2 * channels
+    added = [v for v in conditional.variables if "modulate" in v.path]
+    same = [v for v in conditional.variables if "modulate" not in v.path]
+    for value, given in zip(plain.variables, same, strict=True):
+        given.assign(value)
+    np.testing.assert_array_equal(plain(inputs)["images"], conditional(inputs)["images"])
+    assert len(added) == 8
+    for value in added[-2:]:  # of the last block, whose 4 scales and 4 shifts are all at -1:
+        value.assign(-tf.ones_like(value) if value.path.endswith("bias") else value)
+    # (1 - 1) x - 1 < 0, so its ReLU lets nothing through
+    np.testing.assert_array_equal(conditional(inputs)["images"], 0)
+
+
 def _head(channels, width):  # text layer, 1x1 joint with batch norm, 4x4 logit
     return (1024 * 128 + 128) + ((channels + 128) * 8 * width + 2 * 8 * width) + 16 * 8 * width
 

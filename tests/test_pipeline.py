@@ -92,6 +92,26 @@ def test_without_classes_the_wrong_caption_is_of_another_picture():
         assert (batch["mismatched_embeddings"][:, 0] != batch["embeddings"][:, 0]).all()
 
 
+def test_wrong_captions_of_the_nearest_of_eight_classes():
+    """Classes on a plane, ids 7 apart: pairs at distance 1, the pairs 10 apart."""
+    rows = [{"image": np.zeros((8, 8, 3), np.uint8), "captions": ["a", "b"], "label": 7 * (i % 6)}
+            for i in range(600)]
+    examples = pipeline.Examples(rows, 8)
+    label = np.repeat(np.arange(600) % 6, 2)
+    places = np.stack([label // 2 * 10.0, label % 2], 1)
+    places += np.random.default_rng(0).normal(0, 3, places.shape)  # captions scatter
+    batches = pipeline.Batches(examples, 8, 100, 0, mismatch_candidates=8)
+    batches.set_embeddings(places.astype(np.float32), np.arange(0, 1201, 2))
+    indices = np.arange(600)
+    wrong = batches.mismatched(indices, np.random.default_rng(1))
+    assert (wrong % 6 != indices % 6).all()
+    # the one near class is among eight draws from the five others
+    nearest = np.mean(wrong % 6 // 2 == indices % 6 // 2)
+    assert nearest == pytest.approx(1 - 0.8**8, abs=0.06)
+    plain = pipeline.Batches(examples, 8, 100, 0).mismatched(indices, np.random.default_rng(1))
+    assert np.mean(plain % 6 // 2 == indices % 6 // 2) == pytest.approx(0.2, abs=0.06)
+
+
 def test_mean_of_captions():
     batch = make(mean_of=3)(0)
     np.testing.assert_allclose(batch["embeddings"][:, 1], 1.0)  # mean of 0, 1, 2
