@@ -35,8 +35,10 @@ class Config:
     seed: int = 0  # weights, noise and data order follow from it alone
 
     # data
-    dataset: str = "drawn_flowers"  # a file of stackgan_tf/datasets: drawn_flowers or folder
+    dataset: str = "drawn_flowers"  # a file of stackgan_tf/datasets: drawn_flowers, folder, ...
     data_dir: str = ""  # folder: where captions.jsonl is; drawn_flowers: TFDS cache ("": TFDS's)
+    memory_gb: float = 4.0  # prepared: a set that takes more, decoded, is streamed; 0: always
+    shuffle_buffer: int = 2048  # prepared: pictures shuffled at a time where it is streamed
     images_per_class: int = 100  # drawn_flowers: pictures of each of its 40 classes
     max_unreadable: int = 10  # folder: pictures that may be unreadable before training is refused
     crop_margin: float = 0.1875  # pictures are kept so much larger, then cropped (76/64)
@@ -153,6 +155,7 @@ PRESETS = {
 # What Stage-II takes over from the run's Stage-I unless a flag says otherwise.
 SHARED = (
     "preset", "seed", "dataset", "data_dir", "images_per_class", "max_unreadable",
+    "memory_gb", "shuffle_buffer",
     "crop_margin", "conditioning_augmentation", "condition_dim",
     "captions_per_embedding", "text_encoder", "embedding_dim", "text_encoder_width",
     "text_encoder_steps", "text_encoder_batch_size", "text_encoder_learning_rate",
@@ -181,6 +184,7 @@ CHOICES = {
 # (field, smallest, largest): bounds that hold whatever the other fields are.
 BOUNDS = (
     ("seed", 0, 2**31 - 1), ("images_per_class", 1, 100_000), ("max_unreadable", 0, None),
+    ("memory_gb", 0, None), ("shuffle_buffer", 16, 2**20),
     ("crop_margin", 0, 4), ("captions_per_embedding", 1, 10), ("embedding_dim", 0, 65536),
     ("text_encoder_width", 4, 8192), ("text_encoder_steps", 1, None),
     ("text_encoder_batch_size", 2, None), ("noise_dim", 1, 65536), ("condition_dim", 1, 65536),

@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from stackgan_tf import build, checkpoint, images, latents, pipeline
+from stackgan_tf import build, checkpoint, images, latents, pipeline, stream
 from stackgan_tf.config import (
     TEXT_FIELDS,
     Config,
@@ -50,8 +50,7 @@ def main(_):
         text.check(config, TEXT_FIELDS)
     part.check(config)
     print(f"stage {config.stage} of run {config.run!r}: {part.path}", flush=True)
-    batches = pipeline.Batches(build.load_examples(config, "train"), config.image_size,
-                               config.batch_size, config.seed, config.captions_per_embedding)
+    batches = build.load_batches(config)
     part.open(config)
     if code := prepare_text_encoder(config, text):
         return code
@@ -146,7 +145,7 @@ class Trainer:
         encoder = build.TextEncoder(text.saved_model) if config.embedding_dim else None
         if encoder is not None:
             self._embed(encoder)
-        steps_per_epoch = len(batches.examples) / config.batch_size
+        steps_per_epoch = len(batches) / config.batch_size
         self.total = config.train_steps or math.ceil(config.epochs * steps_per_epoch)
         self.gan, self.ema_generator = build.gan(config, frozen_stage1)
         self.learning_rate = build.learning_rate(config, config.learning_rate, steps_per_epoch)
@@ -169,6 +168,9 @@ class Trainer:
         self._prepare_samples(encoder)
 
     def _embed(self, encoder):
+        if isinstance(self.batches, stream.Stream):  # embeds each batch as it comes
+            self.batches.encoder = encoder
+            return
         captions = self.batches.examples.captions
         print(f"embedding {sum(map(len, captions)):,} captions", flush=True)
         self.batches.set_embeddings(*pipeline.embed(captions, encoder))

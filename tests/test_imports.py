@@ -9,10 +9,10 @@ ROOT = Path(stackgan_tf.__file__).parent
 LEVELS = [
     ["config", "blocks", "losses", "images", "latents", "progress", "flower_drawing"],
     ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*", "metrics.*"],
-    ["stage1", "stage2", "stackgan", "attribute_classifier", "baselines.*"],
-    ["build", "train_step"],
+    ["stage1", "stage2", "stackgan", "attribute_classifier", "baselines.*", "stream", "sources"],
+    ["build", "train_step", "shards"],
     ["checkpoint", "run_folder", "generate"],
-    ["train", "train_text_encoder", "sample", "evaluate", "export"],
+    ["train", "train_text_encoder", "sample", "evaluate", "export", "prepare"],
 ]
 # Within a level nobody imports anybody, but for the file that reads a run of the same level.
 WITHIN = {("generate", "run_folder"), ("generate", "checkpoint")}
