@@ -77,14 +77,15 @@ def prepare(settings: Settings) -> int:
         _beam()
     folder = os.path.join(settings.output, shards.PROGRESS)
     before = _before(settings)
-    lock = _take(settings.output, folder, before)  # held to the end
+    lock = None
     with StopSignal() as stop:
         try:
-            plan, bad = _plan(settings, before, stop)
-            if plan is None:
-                tf.io.gfile.rmtree(folder)
+            if "whole" in before:
+                _survey(settings, before, stop)  # to see that the input is still the same
                 print(f"{settings.output} is whole: {_counts(before['pictures'])}; nothing to do.")
                 return 0
+            lock = _take(settings.output, folder)  # held to the end
+            plan, bad = _plan(settings, before, stop)
             done = _make(settings, plan, bad, stop)
         except Stopped:
             print("stopped; what is whole is kept, and the same command goes on.", flush=True)
@@ -117,7 +118,7 @@ def _before(settings):
     return before
 
 
-def _take(output, folder, before):
+def _take(output, folder):
     """Makes the folder and keeps a second process out of it."""
     try:
         tf.io.gfile.makedirs(folder)
@@ -134,8 +135,8 @@ def _take(output, folder, before):
     return lock
 
 
-def _plan(settings, before, stop):
-    """Looks through the input: the Plan and {file: reason} of what cannot be used."""
+def _survey(settings, before, stop):
+    """Looks through the input: (Survey, Plan without numbers); UserError if it has changed."""
     config, output = settings.config, settings.output
 
     def report(what):
@@ -160,12 +161,16 @@ def _plan(settings, before, stop):
         raise UserError(str(error)) from error
     if "train" not in found.rows:
         raise UserError(f"--data_dir={config.data_dir} holds no picture to train on.")
-    _limit(found.unreadable, config.max_unreadable)
     if before.get("input", found.digest) != found.digest:
         raise UserError(f"--data_dir={config.data_dir} has changed since --output={output} was "
                         "begun (lines, or sizes or times of files); choose another --output.")
-    if "whole" in before:
-        return None, {}
+    return found, plan
+
+
+def _plan(settings, before, stop):
+    """The Plan, and {file: reason} of the pictures already seen to be useless."""
+    config, (found, plan) = settings.config, _survey(settings, before, stop)
+    _limit(found.unreadable, config.max_unreadable)
     pictures = {split: len(rows) for split, rows in found.rows.items()}
     plan = dataclasses.replace(
         plan, has_labels=plan.has_labels or bool(found.class_names),
@@ -190,10 +195,13 @@ def _spool(settings, plan, before, report):
     # Here, since it imports Keras, which the worker processes then need not.
     from stackgan_tf import build
 
-    config, spool = settings.config, sources.Spool(os.path.join(settings.output, shards.PROGRESS))
+    config, plan, kind = settings.config, dataclasses.replace(plan, kind="spool"), None
+    spool, digest = plan.source(), "a copy"  # which notices itself when the data set has changed
     if "whole" in before:
-        return sources.Survey({"train": np.zeros((1, 3), np.int64)}, [], before["input"]), plan
-    kind = None
+        return sources.Survey({"train": np.zeros((1, 3), np.int64)}, [], digest), plan
+    tf.io.gfile.makedirs(spool.path)
+    if not before:  # the copy depends on the settings already
+        _write_plan(settings, {"settings": settings.binding(), "input": digest})
     for split in SPLITS:
         try:
             elements = build.load_elements(config, split)
@@ -216,10 +224,10 @@ def _spool(settings, plan, before, report):
             spool.write(split, build.load_elements(config, split), lambda chunk: pool.starmap(
                 _encode, [(record, e, plan.max_size, f"{split}/{next(numbers):08d}")
                           for e in chunk]), report(f"copying {split}:"))
-    plan = dataclasses.replace(plan, kind="spool", **(kind or {}))
+    plan = dataclasses.replace(plan, **(kind or {}))
     rows = {split: spool.rows(split) for split in SPLITS}
     rows = {split: places for split, places in rows.items() if len(places)}
-    return sources.Survey(rows, [], "a copy"), plan
+    return sources.Survey(rows, [], digest), plan
 
 
 def _encode(record, element, max_size, name):

@@ -62,7 +62,7 @@ class Plan:
 
     def source(self):
         if self.kind == "spool":
-            return sources.Spool(os.path.join(self.output, PROGRESS))
+            return sources.Spool(os.path.join(self.output, PROGRESS, "spool"))
         kind = {"folder": sources.Folder, "webdataset": sources.Tars}[self.kind]
         return kind(self.data_dir, self.with_text, self.class_names)
 

@@ -207,8 +207,9 @@ def read_sample(tar: str, start: int, end: int, with_text: bool = True) -> Sampl
     with tf.io.gfile.GFile(tar, "rb") as file:
         file.seek(start)
         part = io.BytesIO(file.read(end - start))
-    ((key, members),) = _groups(part)
-    sample = _sample(tar, key, members, with_text, pictures=True)
+    # all of it while the generator holds the tar open
+    (sample,) = (_sample(tar, key, members, with_text, pictures=True)
+                 for key, members in _groups(part))
     return dataclasses.replace(sample, start=start, end=end)
 
 
