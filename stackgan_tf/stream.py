@@ -8,6 +8,7 @@ can begin at any step, and reads at most one block's worth that it does not use.
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -124,37 +125,53 @@ class Stream:
         right, wrong = tf.unstack(tf.reduce_sum(vectors * there, 2) / tf.reduce_sum(there, 2))
         return {"embeddings": right, "mismatched_embeddings": wrong}
 
-    def rows(self, start: int, stop: int) -> tf.data.Dataset:
+    def rows(self, start: int, stop: int) -> Iterator[dict]:
         """The rows of steps start..stop-1 that are this worker's, as batches of: image uint8 (B,
-        S, S, 3), captions and mismatched_captions string (B, k), label, file_name, place; and
-        with stored embeddings, embeddings and mismatched_embeddings in the captions' place."""
-        if stop <= start:
-            return tf.data.Dataset.range(0)
+        S, S, 3), file_name, label (0 without classes), captions and mismatched_captions string
+        (B, k); in their place, with stored embeddings, embeddings and mismatched_embeddings."""
+        batches = iter(self._batches(start, stop) if start < stop else ())
+        while True:
+            try:
+                batch = next(batches, None)
+            except tf.errors.OpError as error:
+                lines = (error.message or "").strip().splitlines() or ["no reason given"]
+                folder = os.path.dirname(self.prepared.paths[0])
+                raise UserError(f"{folder} cannot be read: {lines[0][:300]}; see to the disk, or "
+                                "prepare it anew.") from error
+            if batch is None:
+                return
+            yield batch
+
+    def _batches(self, start, stop):
         first = self.order.block_of(start * self.batch_size)
         last = self.order.block_of(stop * self.batch_size - 1)
 
-        def block(number):
-            return self._block(number, start * self.batch_size, stop * self.batch_size)
+        def block(number, records):
+            return self._block(number, records, start * self.batch_size, stop * self.batch_size)
 
         # One block is made while the one before it is used: two are in memory.
-        blocks = tf.data.Dataset.range(first, last + 1).map(
+        blocks = tf.data.Dataset.range(first, last + 1).flat_map(self._read).map(
             block, num_parallel_calls=1, deterministic=True)
         rows = blocks.unbatch().map(self._decode, tf.data.AUTOTUNE, deterministic=True)
         return rows.batch(self.batch_size // self.workers, drop_remainder=True).prefetch(
             tf.data.AUTOTUNE)
 
-    def _block(self, number, first_row, last_row):
-        """The rows of a block, in their order, of those from first_row to last_row - 1."""
+    def _read(self, number):
+        """The serialized records of a block as one element: number, string (n,)."""
         paths = tf.constant(self.prepared.paths)
         shards, skip, take = tf.numpy_function(
             lambda n: tuple(map(np.int64, self.order.segment(n))), [number], [tf.int64] * 3)
+        shards, skip, take = (tf.ensure_shape(value, shape)
+                              for value, shape in ((shards, [None]), (skip, []), (take, [])))
         data = tf.data.TFRecordDataset(tf.gather(paths, shards)).skip(skip).take(take)
-        records = tf.io.parse_example(data.batch(take).get_single_element(), self._spec())
+        return data.batch(take).map(lambda records: (number, records))
+
+    def _block(self, number, records, first_row, last_row):
+        """The rows of a block, in their order, of those from first_row to last_row - 1."""
+        records = tf.io.parse_example(records, self._spec())
         count = tf.shape(records["image"], tf.int64)[0]
-        with tf.control_dependencies([tf.debugging.assert_equal(
-                count, take, "a shard holds fewer pictures than its metadata says")]):
-            texts = records["embeddings" if self.prepared.embedding_dim else "captions"]
-            lengths, labels = texts.row_lengths(), records.get("label", tf.zeros([count], tf.int64))
+        texts = records["embeddings" if self.prepared.embedding_dim else "captions"]
+        lengths, labels = texts.row_lengths(), records.get("label", tf.zeros([count], tf.int64))
         order, wrong, crops, right_texts, wrong_texts = tf.numpy_function(
             lambda *values: self.plan(*values, first_row, last_row), [number, lengths, labels],
             [tf.int64] * 5)
@@ -207,7 +224,9 @@ class Stream:
         """
         epoch, block = divmod(int(number), self.order.blocks)
         generator = self.order.generator(_BLOCK, epoch, block)
-        count = len(lengths)
+        count, (begin, end) = len(lengths), self.order.bounds(block)
+        if count != end - begin:
+            raise ValueError("a shard holds fewer pictures than its metadata says")
         order = generator.permutation(count)
         wrong = self._wrong(order, labels, generator)
         room = self.load_size - self.image_size

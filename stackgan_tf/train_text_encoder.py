@@ -69,7 +69,7 @@ class StreamData:
 
     def __call__(self, step):
         if step != self.next:
-            self.rows = iter(self.stream.rows(step, self.total))
+            self.rows = self.stream.rows(step, self.total)
         self.next = step + 1
         row = next(self.rows)
         labels = row["label"] if self.has_classes else np.arange(self.stream.batch_size)
