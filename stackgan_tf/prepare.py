@@ -54,6 +54,7 @@ class Settings:
     config: Config
     output: str
     max_size: int
+    small_size: int
     shards: int
     workers: int
     beam_runner: str
@@ -63,7 +64,8 @@ class Settings:
         """The settings that what is made depends on."""
         names = [name for name in DATA_FLAGS if name not in ("max_unreadable", "embedding_dim")]
         values = {name: getattr(self.config, name) for name in names}
-        return {**values, "max_size": self.max_size, "shards": self.shards,
+        return {**values, "max_size": self.max_size, "small_size": self.small_size,
+                "shards": self.shards,
                 "captions": self.config.embedding_dim > 0}
 
 
@@ -149,8 +151,9 @@ def _survey(settings, before, stop):
 
     plan = shards.Plan(
         output=output, kind=config.dataset, data_dir=config.data_dir,
-        with_text=config.embedding_dim > 0, max_size=settings.max_size, has_labels=False,
-        class_names=[], embedding_dim=0, pictures={}, shards={})
+        with_text=config.embedding_dim > 0, max_size=settings.max_size,
+        small_size=settings.small_size if settings.small_size < settings.max_size else 0,
+        has_labels=False, class_names=[], embedding_dim=0, pictures={}, shards={})
     print(f"looking through --dataset={config.dataset} --data_dir={config.data_dir!r}", flush=True)
     try:
         if config.dataset in ("folder", "webdataset"):
@@ -218,11 +221,11 @@ def _spool(settings, plan, before, report):
         if kind["embedding_dim"] == 0 and plan.with_text and "captions" not in first:
             raise UserError(f"--dataset={config.dataset} has neither captions nor embeddings; "
                             "for training without text add --embedding_dim=0.")
-        record = shards.features(kind["has_labels"], [], kind["embedding_dim"])
+        record = dataclasses.replace(plan, **kind).features()
         numbers = itertools.count()
         with multiprocessing.pool.ThreadPool(settings.workers) as pool:
             spool.write(split, build.load_elements(config, split), lambda chunk: pool.starmap(
-                _encode, [(record, e, plan.max_size, f"{split}/{next(numbers):08d}")
+                _encode, [(record, e, plan, f"{split}/{next(numbers):08d}")
                           for e in chunk]), report(f"copying {split}:"))
     plan = dataclasses.replace(plan, **(kind or {}))
     rows = {split: spool.rows(split) for split in SPLITS}
@@ -230,9 +233,9 @@ def _spool(settings, plan, before, report):
     return sources.Survey(rows, [], digest), plan
 
 
-def _encode(record, element, max_size, name):
+def _encode(record, element, plan, name):
     return shards.serialize(
-        record, shards.square_jpeg(element["image"], max_size),
+        record, shards.square_jpegs(element["image"], plan.max_size, plan.small_size),
         text(element.get("file_name", name)), [text(c) for c in element.get("captions", ())],
         element.get("label"), element.get("embeddings"))
 
@@ -347,19 +350,22 @@ def main(argv):
         raise UserError("--output is missing; give the folder to make.")
     # 256 with this margin: other data sets may hand out pictures of this size
     config = resolve({**given, "image_size": 256, "crop_margin": 0.1875})
-    for name, low in (("max_size", 16), ("shards", 0), ("workers", 0)):
+    for name, low in (("max_size", 16), ("small_size", 0), ("shards", 0), ("workers", 0)):
         if getattr(own, name) < low:
             raise UserError(f"--{name}={getattr(own, name)} is out of range; give at least {low}.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return prepare(Settings(config, os.path.expanduser(own.output), own.max_size, own.shards,
+    return prepare(Settings(config, os.path.expanduser(own.output), own.max_size,
+                            own.small_size, own.shards,
                             own.workers or cores, own.beam_runner, tuple(own.beam_options)))
 
 
 if __name__ == "__main__":
     define_flags(DATA_FLAGS)
     flags.DEFINE_string("output", "", "folder to make, local or gs://")
-    flags.DEFINE_integer("max_size", 304, "pictures are shrunk to so many pixels a side; training "
-                         "at 64x64 alone needs 76")
+    flags.DEFINE_integer("max_size", 304, "pictures are shrunk to so many pixels a side")
+    flags.DEFINE_integer("small_size", 76, "side of a copy beside each picture, which Stage-I "
+                         "reads where it is the size it wants (image_size and crop_margin: 76 at "
+                         "the paper's), five times as fast; 0: none")
     flags.DEFINE_integer("shards", 0, f"shards of each split; 0: one for {PER_SHARD} pictures")
     flags.DEFINE_integer("workers", 0, "processes; 0: one for each core")
     flags.DEFINE_string("beam_runner", "", "a Beam runner such as DirectRunner or DataflowRunner; "

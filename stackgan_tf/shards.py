@@ -34,6 +34,7 @@ class Plan:
         kind: "folder", "webdataset" or "spool".
         data_dir, with_text: of the source.
         max_size: pictures of a shorter side above this are shrunk to it.
+        small_size: side of a copy beside each picture; 0: none.
         has_labels, class_names: class_names is empty where only numbers are known.
         embedding_dim: of the embeddings that the data set itself brings; 0 without.
         pictures, shards: {split: number}.
@@ -44,6 +45,7 @@ class Plan:
     data_dir: str
     with_text: bool
     max_size: int
+    small_size: int
     has_labels: bool
     class_names: list[str]
     embedding_dim: int
@@ -82,28 +84,28 @@ class Plan:
 
     def features(self) -> tfds.features.FeaturesDict:
         """What a record holds, in TFDS's words."""
-        return features(self.has_labels, self.class_names, self.embedding_dim)
+        jpeg = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
+        fields = {"image": jpeg, "captions": tfds.features.Sequence(tfds.features.Text()),
+                  "file_name": tfds.features.Text()}
+        if self.small_size:
+            fields["small"] = jpeg
+        if self.has_labels:
+            fields["label"] = (tfds.features.ClassLabel(names=self.class_names)
+                               if self.class_names else tfds.features.Scalar(np.int64))
+        if self.embedding_dim:
+            fields["embeddings"] = tfds.features.Tensor(shape=(None, self.embedding_dim),
+                                                        dtype=np.float32)
+        return tfds.features.FeaturesDict(fields)
 
 
-def features(has_labels, class_names, embedding_dim) -> tfds.features.FeaturesDict:
-    fields = {
-        "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-        "captions": tfds.features.Sequence(tfds.features.Text()),
-        "file_name": tfds.features.Text(),
-    }
-    if has_labels:
-        fields["label"] = (tfds.features.ClassLabel(names=class_names) if class_names
-                           else tfds.features.Scalar(np.int64))
-    if embedding_dim:
-        fields["embeddings"] = tfds.features.Tensor(shape=(None, embedding_dim), dtype=np.float32)
-    return tfds.features.FeaturesDict(fields)
-
-
-def stored_jpeg(picture: bytes | str, max_size: int) -> bytes:
-    """The JPEG that is stored for a picture (bytes or path of its file).
+def stored_jpegs(picture: bytes | str, max_size: int, small_size: int) -> dict[str, bytes]:
+    """The JPEGs that are stored for a picture (bytes or path of its file).
 
     An upright RGB JPEG that is small enough keeps its own bytes. Any other is cut to its centred
     square, which is all that training reads, shrunk if it is larger, and encoded.
+
+    Returns:
+        "image" and, if small_size is not 0, "small", made from the picture itself.
 
     Raises:
         ValueError: the picture cannot be read.
@@ -115,21 +117,25 @@ def stored_jpeg(picture: bytes | str, max_size: int) -> bytes:
             with open(picture, "rb") as file:
                 data = file.read()
         try:  # decoded as training will, now rather than in the middle of it
-            tf.io.decode_jpeg(data, channels=3)
-            return data
+            image = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE").numpy()
+            return {**square_jpegs(image, 0, small_size), "image": data}
         except tf.errors.InvalidArgumentError:
             pass  # Pillow reads kinds that TensorFlow does not, and says what is wrong
-    return square_jpeg(images.read_rgb(picture), max_size)
+    return square_jpegs(images.read_rgb(picture), max_size, small_size)
 
 
-def square_jpeg(image: np.ndarray, max_size: int) -> bytes:
-    """The JPEG of a picture's centred square, of `max_size` at most: from uint8 (H, W, 3)."""
-    return images.encode_jpeg(images.resize_square(image, min(*image.shape[:2], max_size)))
+def square_jpegs(image: np.ndarray, max_size: int, small_size: int) -> dict[str, bytes]:
+    """JPEGs of a picture's centred square, uint8 (H, W, 3): "image" of max_size at most and
+    "small" of small_size at most; what has size 0 is left out."""
+    sizes = {"image": max_size, "small": small_size}
+    return {name: images.encode_jpeg(images.resize_square(image, min(*image.shape[:2], size)))
+            for name, size in sizes.items() if size}
 
 
-def serialize(record_features, jpeg, file_name, captions, label=None, embeddings=None) -> bytes:
+def serialize(record_features, jpegs, file_name, captions, label=None, embeddings=None) -> bytes:
     """A record: the bytes of a tf.train.Example, always the same for the same arguments."""
-    fields = {"image": io.BytesIO(jpeg), "captions": list(captions), "file_name": file_name}
+    fields = {name: io.BytesIO(jpeg) for name, jpeg in jpegs.items()}
+    fields |= {"captions": list(captions), "file_name": file_name}
     if label is not None:
         fields["label"] = int(label)
     if embeddings is not None:
@@ -157,11 +163,11 @@ def write_shard(plan: Plan, split: str, number: int) -> dict:
             else:
                 picture = source.read(row)
                 try:
-                    jpeg = stored_jpeg(picture.data, plan.max_size)
+                    jpegs = stored_jpegs(picture.data, plan.max_size, plan.small_size)
                 except ValueError as error:
                     unreadable[picture.file_name] = str(error)
                     continue
-                record = serialize(record_features, jpeg, picture.file_name, picture.captions,
+                record = serialize(record_features, jpegs, picture.file_name, picture.captions,
                                    picture.label, picture.embeddings)
                 captions += len(picture.captions)
             writer.write(record)

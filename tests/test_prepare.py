@@ -45,11 +45,11 @@ def make_folder(path, count, size=(24, 20), **fields):
     return str(path)
 
 
-def settings(data_dir, output, dataset="folder", max_size=304, shards=3, workers=2, beam="",
-             **fields):
+def settings(data_dir, output, dataset="folder", max_size=304, small=0, shards=3, workers=2,
+             beam="", **fields):
     config = resolve({"dataset": dataset, "data_dir": str(data_dir), "image_size": 256,
                       "crop_margin": 0.1875, **fields})
-    return prepare.Settings(config, str(output), max_size, shards, workers, beam, ())
+    return prepare.Settings(config, str(output), max_size, small, shards, workers, beam, ())
 
 
 def read(output, split="train"):
@@ -97,20 +97,40 @@ def test_what_is_stored_of_a_picture(tmp_path):
     turned = Image.Exif()
     turned[0x0112] = 6
     sideways = encoded(picture(3), "JPEG", exif=turned)
-    assert shards.stored_jpeg(small, 30) == small
+    assert shards.stored_jpegs(small, 30, 0) == {"image": small}
     for data, side in ((large, 30), (sideways, 20), (encoded(picture(4), "PNG"), 20)):
-        stored = shards.stored_jpeg(data, 30)
+        stored = shards.stored_jpegs(data, 30, 0)["image"]
         image = Image.open(io.BytesIO(stored))
         assert (image.format, image.size, image.mode) == ("JPEG", (side, side), "RGB")
         assert stored != data
     with pytest.raises(ValueError, match="damaged"):
-        shards.stored_jpeg(small[:-200], 30)
+        shards.stored_jpegs(small[:-200], 30, 0)
+
+
+def test_a_small_copy_is_of_the_picture_itself(tmp_path, tiny):
+    data, output = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    make_folder(data, 12, size=(40, 50))
+    prepare.prepare(settings(data, output, max_size=30, small=19))
+    for element in read(output).values():
+        assert element["image"].shape == (30, 30, 3) and element["small"].shape == (19, 19, 3)
+    original = {e["file_name"]: e["image"] for e in build.load_elements(
+        tiny(dataset="folder", data_dir=str(data), crop_margin=0.1875), "train")}
+    for config, side in ((tiny(dataset="prepared", data_dir=str(output), crop_margin=0.1875), 19),
+                         (tiny(dataset="prepared", data_dir=str(output), crop_margin=0.25), 30)):
+        found = list(prepared.examples(config, "train"))
+        assert {e["image"].shape for e in found} == {(side, side, 3)}
+        assert all("small" not in e for e in found)
+        if side == 19:  # what the folder gives at this size, but for JPEG's loss on noise
+            off = [np.abs(e["image"].astype(int) - original[e["file_name"].decode()]).mean()
+                   for e in found]
+            assert max(off) < 5  # other pictures are 60 off
 
 
 def test_shrinking_is_antialiased():
     lines = np.zeros((80, 80, 3), np.uint8)
     lines[::2] = 255  # taking every fourth pixel would give all black or all white
-    image = tf.io.decode_jpeg(shards.square_jpeg(lines, 20)).numpy()
+    image = tf.io.decode_jpeg(shards.square_jpegs(lines, 20, 0)["image"]).numpy()
     assert image.shape == (20, 20, 3) and np.abs(image.astype(int) - 127).max() < 12
 
 
@@ -139,7 +159,7 @@ def test_killed_and_terminated_and_resumed_equals_undisturbed(tmp_path):
     data.mkdir()
     make_folder(data, 600, size=(64, 64))
     flags = ["--dataset=folder", f"--data_dir={data}", f"--output={output}", "--shards=30",
-             "--max_size=48"]
+             "--max_size=48", "--small_size=0"]
     process = run(*flags)
     killed = interrupt(process, output, signal.SIGKILL, 3)
     assert process.returncode == -signal.SIGKILL and 3 <= len(killed) < 30
@@ -435,7 +455,7 @@ def test_twenty_thousand_pictures_killed_and_resumed(tmp_path):
     data, output = tmp_path / "data", tmp_path / "out"
     data.mkdir()
     make_folder(data, 20_000)
-    flags = ["--dataset=folder", f"--data_dir={data}", f"--output={output}"]
+    flags = ["--dataset=folder", f"--data_dir={data}", f"--output={output}"]  # as a user would
     killed = interrupt(run(*flags), output, signal.SIGKILL, 3)
     assert 3 <= len(killed) < 10
     process = run(*flags)

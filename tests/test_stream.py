@@ -39,7 +39,7 @@ def sets(tmp_path_factory):
                           lambda config, split: iter(list(elements(classes, dim))))
             config = resolve({"dataset": "drawn_flowers", "image_size": 256, "crop_margin": 0.1875})
             with patch.context():
-                prepare.prepare(prepare.Settings(config, output, 304, 7, 1, "", ()))
+                prepare.prepare(prepare.Settings(config, output, 304, 0, 7, 1, "", ()))
             patch.undo()
             made[classes, dim] = output
         return made[classes, dim]
@@ -233,6 +233,22 @@ def test_a_damaged_shard_is_said_in_one_line(sets, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_stage_1_streams_the_small_copies(sets, tmp_path, tiny):
+    config = resolve({"dataset": "prepared", "data_dir": sets(), "image_size": 256})
+    prepare.prepare(prepare.Settings(config, str(tmp_path / "out"), 304, 19, 3, 1, "", ()))
+    config = tiny(dataset="prepared", data_dir=str(tmp_path / "out"), crop_margin=0.1875)
+    examples = build.load_examples(config, "train")  # the small copies, too
+    place = {name: i for i, name in enumerate(examples.extra["file_name"].astype(int))}
+    streamed = open_stream(str(tmp_path / "out"))
+    assert streamed.field == "small"
+    assert open_stream(str(tmp_path / "out"), load=20).field == "image"
+    for batch in streamed.rows(0, 15):
+        for name, image in zip(batch["file_name"].numpy().astype(int), batch["image"].numpy()):
+            square = examples.images[place[name]]
+            assert any(np.array_equal(square[t:t + 16, u:u + 16][:, ::f], image)
+                       for t, u in np.ndindex(4, 4) for f in (1, -1))
+
+
 # In training
 
 
@@ -271,7 +287,7 @@ def only_train(path, tmp_path):
     with patch.context() as context:
         context.setattr(build, "load_elements", lambda config, split: (
             iter(()) if split == "test" else load(config, split)))
-        prepare.prepare(prepare.Settings(config, output, 64, 0, 1, "", ()))
+        prepare.prepare(prepare.Settings(config, output, 64, 0, 0, 1, "", ()))
     return output
 
 

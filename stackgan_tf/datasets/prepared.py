@@ -24,6 +24,7 @@ class Prepared:
         captions: their number in all, or that of the embeddings.
         has_labels: whether each picture has a class.
         embedding_dim: of stored embeddings; 0 without.
+        small_size: side of the small copies beside the pictures; 0 without.
     """
 
     paths: tuple[str, ...]
@@ -31,6 +32,7 @@ class Prepared:
     captions: int
     has_labels: bool
     embedding_dim: int
+    small_size: int
 
     def __len__(self):
         return sum(self.lengths)
@@ -49,14 +51,20 @@ def describe(config, split: str) -> Prepared:
     info, features = builder.info.splits[split], builder.info.features
     embeddings = features["embeddings"].shape[-1] if "embeddings" in features else 0
     return Prepared(tuple(map(os.fspath, info.filepaths)), tuple(info.shard_lengths),
-                    values["captions"][split], "label" in features, embeddings)
+                    values["captions"][split], "label" in features, embeddings,
+                    _small_size(builder, values))
+
+
+def _small_size(builder, values):
+    return values["settings"]["small_size"] if "small" in builder.info.features else 0
 
 
 def load(config, split: str) -> tf.data.Dataset:
     """A split in the shards' order.
 
     Args:
-        config: has `data_dir`, the folder that `prepare` made, local or gs://.
+        config: has `data_dir`, the folder that `prepare` made, local or gs://, and `load_size`:
+            where the small copies are of this size, they are the pictures handed out.
         split: "train" or "test"; "test" only if the set was made with one.
 
     Returns:
@@ -67,9 +75,20 @@ def load(config, split: str) -> tf.data.Dataset:
         ValueError: as `describe`.
     """
     describe(config, split)
-    builder, _ = _open(config)
-    return builder.as_dataset(split=split, shuffle_files=False, read_config=tfds.ReadConfig(
-        interleave_cycle_length=1, try_autocache=False))
+    builder, values = _open(config)
+    kept = "small" if _small_size(builder, values) == config.load_size else "image"
+    jpegs = [name for name in ("image", "small") if name in builder.info.features]
+    data = builder.as_dataset(
+        split=split, shuffle_files=False,
+        decoders={name: tfds.decode.SkipDecoding() for name in jpegs},
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False))
+
+    def decode(row):
+        # accurate as Pillow's is, and stream.py's
+        image = tf.io.decode_jpeg(row[kept], channels=3, dct_method="INTEGER_ACCURATE")
+        return {"image": image, **{name: row[name] for name in row if name not in jpegs}}
+
+    return data.map(decode, tf.data.AUTOTUNE, deterministic=True)
 
 
 def examples(config, split: str) -> Iterator[dict]:
