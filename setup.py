@@ -28,5 +28,8 @@ setup(
         "absl-py",
         "tqdm",
     ],
-    extras_require={"test": ["hypothesis", "pytest", "ruff"]},
+    extras_require={
+        "test": ["hypothesis", "pytest", "ruff"],
+        "beam": ["apache-beam"],  # prepare on a cluster
+    },
 )

@@ -1,11 +1,14 @@
 """From a Config to the things it names. The only place that knows names."""
 
 import contextlib
+import dataclasses
 import importlib
 import itertools
 import os
 import pkgutil
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -13,16 +16,72 @@ import tensorflow as tf
 
 from stackgan_tf import datasets, stage1, stage2
 from stackgan_tf.config import Config, UserError
-from stackgan_tf.pipeline import Examples, text
+from stackgan_tf.datasets import folder, prepared
+from stackgan_tf.pipeline import Batches, Examples, text
 from stackgan_tf.stackgan import StackGAN
+from stackgan_tf.stream import Stream
 
 TFDS = ("caltech_birds2011", "coco_captions", "oxford_flowers102")  # known without "tfds:"
 
 
-def load_examples(config: Config, split: str) -> Examples:
-    """The pictures and captions of --dataset, `split` "train" or "test", at config.load_size."""
+def load_batches(config: Config) -> Batches | Stream:
+    """The training batches of a stage, from memory or, of a large prepared set, streamed."""
+    stream = open_stream(config, config.batch_size, config.captions_per_embedding)
+    return stream or Batches(load_examples(config, "train"), config.image_size, config.batch_size,
+                             config.seed, config.captions_per_embedding, config.mismatch_candidates)
+
+
+def open_stream(config: Config, batch_size: int, captions_per_embedding: int) -> Stream | None:
+    """The training pictures as a stream; None for a set that is to be read into memory.
+
+    Which of the two follows from the flags and the data alone: on another machine a run must go
+    on in the same order.
+    """
+    if config.dataset != "prepared":
+        return None
     with plain_errors(config):
-        return Examples(_elements(config, split), config.load_size)
+        train = dataclasses.replace(prepared.describe(config, "train"),
+                                    embedding_dim=prepared.embedding_dim(config))
+    kept = len(train) * config.load_size**2 * 3 + train.captions * config.embedding_dim * 4
+    if kept <= config.memory_gb * 2**30:
+        return None
+    if config.mismatch_candidates > 1:
+        print("streamed: wrong captions are of any other class (--mismatch_candidates is for sets "
+              "in memory)", flush=True)
+    return Stream(train, config.image_size, config.load_size, batch_size, config.seed,
+                  config.shuffle_buffer, captions_per_embedding)
+
+
+def load_examples(config: Config, split: str, most: int | None = None) -> Examples:
+    """The pictures and captions of --dataset, `split` "train" or "test", at config.load_size;
+    only the first `most` if given."""
+    with plain_errors(config):
+        _check_room(config, most)
+        return Examples(itertools.islice(_elements(config, split), most), config.load_size)
+
+
+def load_elements(config: Config, split: str) -> Iterator[dict]:
+    """The data set's elements as they come, one dict of NumPy values a picture."""
+    with plain_errors(config):
+        yield from _elements(config, split)
+
+
+def _check_room(config, most):
+    """UserError, before any picture is opened, if a folder's copy would fill the disk."""
+    if config.dataset != "folder":
+        return
+    count = folder.count(config.data_dir)
+    place, needed = tempfile.gettempdir(), min(count, most or count) * config.load_size**2 * 3
+    free = shutil.disk_usage(place).free
+    if needed > free / 2:
+        raise UserError(
+            f"--data_dir={config.data_dir}: {count:,} pictures at {config.load_size}x"
+            f"{config.load_size} take {needed / 2**30:.1f} GB in {place}, more than half of the "
+            f"{free / 2**30:.1f} GB left there; prepare them once and train on that: python -m "
+            f"stackgan_tf.prepare --dataset=folder --data_dir={config.data_dir} --output=OUT (or "
+            "point TMPDIR at a larger disk).")
+    if needed > 2**30:
+        print(f"keeping up to {count:,} pictures in {place}: {needed / 2**30:.1f} GB", flush=True)
 
 
 @contextlib.contextmanager

@@ -39,7 +39,9 @@ class Config:
     data_dir: str = ""  # folder: has captions.jsonl; reed: has train/; others: TFDS's ("": default)
     image_dir: str = ""  # reed: where the pictures are, holding jpg/ or images/; "": in data_dir
     captions_dir: str = ""  # reed, tfds: Reed's text_c10 folder; "": in data_dir, or the data's own
-    precomputed_embeddings: bool = True  # reed: no text encoder but the pickled embeddings
+    precomputed_embeddings: bool = True  # reed, prepared: stored embeddings, if any, and no encoder
+    memory_gb: float = 4.0  # prepared: a set that takes more, decoded, is streamed; 0: always
+    shuffle_buffer: int = 2048  # prepared: pictures shuffled at a time where it is streamed
     images_per_class: int = 134  # drawn_flowers: pictures of each of its 30 classes
     max_unreadable: int = 10  # folder, reed: so many pictures may be unreadable, not more
     crop_margin: float = 0.1875  # pictures are kept so much larger, then cropped (76/64)
@@ -201,10 +203,10 @@ PRESETS = {
 # What Stage-II takes over from the run's Stage-I unless a flag says otherwise.
 SHARED = (
     "preset", "seed", "dataset", "data_dir", "image_dir", "captions_dir",
-    "precomputed_embeddings", "images_per_class", "max_unreadable", "crop_margin",
-    "conditioning_augmentation", "condition_dim", "captions_per_embedding", "text_encoder",
-    "embedding_dim", "text_encoder_width", "text_encoder_steps", "text_encoder_batch_size",
-    "text_encoder_learning_rate", "text_encoder_loss",
+    "precomputed_embeddings", "images_per_class", "max_unreadable", "memory_gb", "shuffle_buffer",
+    "crop_margin", "conditioning_augmentation", "condition_dim", "captions_per_embedding",
+    "text_encoder", "embedding_dim", "text_encoder_width", "text_encoder_steps",
+    "text_encoder_batch_size", "text_encoder_learning_rate", "text_encoder_loss",
 )
 
 # What a text encoder must have been made with, to be used.
@@ -230,6 +232,7 @@ CHOICES = {
 # (field, smallest, largest): bounds that hold whatever the other fields are.
 BOUNDS = (
     ("seed", 0, 2**31 - 1), ("images_per_class", 1, 100_000), ("max_unreadable", 0, None),
+    ("memory_gb", 0, None), ("shuffle_buffer", 16, 2**20),
     ("crop_margin", 0, 4), ("captions_per_embedding", 1, 10), ("mismatch_candidates", 1, 100),
     ("embedding_dim", 0, 65536),
     ("text_encoder_width", 4, 8192), ("text_encoder_steps", 1, 10**12),

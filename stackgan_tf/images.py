@@ -75,6 +75,16 @@ def read_mode(data_or_path, max_pixels: int = MAX_PIXELS) -> str:
         return image.mode
 
 
+def plain_jpeg_size(data_or_path, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | None:
+    """(height, width) of a JPEG that is upright RGB as it stands; None for any other picture.
+
+    Takes and refuses what `read_size` does.
+    """
+    with _open(data_or_path, max_pixels) as image:
+        plain = image.format == "JPEG" and image.mode == "RGB" and _orientation(image) == 1
+        return (image.height, image.width) if plain else None
+
+
 def read_rgb(data_or_path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Reads a JPEG, PNG or WebP picture of any colour mode.
 
@@ -348,6 +358,14 @@ def encode_png(image: np.ndarray) -> bytes:
     """The PNG file of an image, uint8 (H, W, 3)."""
     buffer = io.BytesIO()
     Image.fromarray(_checked(np.asarray(image)[None])[0]).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def encode_jpeg(image: np.ndarray) -> bytes:
+    """The JPEG file of an image, uint8 (H, W, 3): quality 95, colors at full resolution."""
+    buffer = io.BytesIO()
+    checked = _checked(np.asarray(image)[None])[0]
+    Image.fromarray(checked).save(buffer, format="JPEG", quality=95, subsampling=0)
     return buffer.getvalue()
 
 

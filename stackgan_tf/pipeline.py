@@ -223,6 +223,10 @@ class Batches:
                 batch[name] = np.stack([self._embedding(i, generator) for i in rows])
         return batch
 
+    def __len__(self):
+        """Pictures of an epoch."""
+        return len(self.examples)
+
     def dataset(self, start: int, stop: int) -> tf.data.Dataset:
         """The batches of steps start..stop-1 as tensors, made ahead; images float32 [-1, 1]."""
         size = self.image_size

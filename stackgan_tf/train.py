@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from stackgan_tf import build, checkpoint, images, latents, pipeline
+from stackgan_tf import build, checkpoint, images, latents, pipeline, stream
 from stackgan_tf.config import (
     TEXT_FIELDS,
     Config,
@@ -50,9 +50,7 @@ def main(_):
         text.check(config, TEXT_FIELDS)
     part.check(config)
     print(f"stage {config.stage} of run {config.run!r}: {part.path}", flush=True)
-    batches = pipeline.Batches(build.load_examples(config, "train"), config.image_size,
-                               config.batch_size, config.seed, config.captions_per_embedding,
-                               config.mismatch_candidates)
+    batches = build.load_batches(config)
     part.open(config)
     if code := prepare_text_encoder(config, text):
         return code
@@ -166,7 +164,7 @@ class Trainer:
             if not config.precomputed_embeddings:
                 encoder = build.TextEncoder(text.saved_model)
             self._embed(encoder)
-        steps_per_epoch = len(batches.examples) / config.batch_size
+        steps_per_epoch = len(batches) / config.batch_size
         self.total = config.train_steps or math.ceil(config.epochs * steps_per_epoch)
         self.gan, self.ema_generator = build.gan(config, frozen_stage1)
         self.learning_rate = build.learning_rate(config, config.learning_rate, steps_per_epoch)
@@ -189,6 +187,9 @@ class Trainer:
         self._prepare_samples(encoder)
 
     def _embed(self, encoder):
+        if isinstance(self.batches, stream.Stream):  # embeds each batch as it comes
+            self.batches.encoder = encoder
+            return
         examples = self.batches.examples
         if encoder is None:
             self.batches.set_embeddings(examples.embeddings, examples.offsets)

@@ -17,14 +17,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import build, checkpoint, config, pipeline, progress, run_folder
+from stackgan_tf import build, checkpoint, config, pipeline, progress, run_folder, stream
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.text_encoders import char_cnn_rnn
 
 IMAGE_SIZE = 64  # what captions say can be seen at this size
 RELEVANT = ("seed", "dataset", "data_dir", "image_dir", "captions_dir", "images_per_class",
-            "embedding_dim", "text_encoder_width", "text_encoder_steps", "text_encoder_batch_size",
-            "text_encoder_learning_rate", "text_encoder_loss")
+            "memory_gb", "shuffle_buffer", "embedding_dim", "text_encoder_width",
+            "text_encoder_steps", "text_encoder_batch_size", "text_encoder_learning_rate",
+            "text_encoder_loss")
 
 
 class Data:
@@ -58,6 +59,27 @@ class Data:
         captions = generator.integers(self.offsets[indices], self.offsets[indices + 1])
         images = np.stack([self.batches.crop(i, generator) for i in indices])
         return self.tokens[captions], images, self.labels[indices]
+
+
+class StreamData:
+    """The same of a set too large for memory, for steps that follow each other."""
+
+    def __init__(self, rows: stream.Stream, total: int):
+        if rows.prepared.captions < len(rows):
+            raise UserError(f"the {len(rows)} pictures have {rows.prepared.captions} captions; "
+                            "give each one, or train without text: --embedding_dim=0.")
+        self.stream, self.total, self.next = rows, total, None
+        self.has_classes = rows.prepared.has_labels
+        # a random sample, since the shards are shuffled
+        self.tokens = char_cnn_rnn.tokenize(stream.sample_captions(rows, 4096)).numpy()
+
+    def __call__(self, step):
+        if step != self.next:
+            self.rows = self.stream.rows(step, self.total)
+        self.next = step + 1
+        row = next(self.rows)
+        labels = row["label"] if self.has_classes else np.arange(self.stream.batch_size)
+        return char_cnn_rnn.tokenize(row["captions"][:, 0]), row["image"], labels
 
 
 class Trainer:
@@ -145,8 +167,10 @@ def _open(settings):
 
 
 def _load(settings):
-    examples = build.load_examples(settings, "train")
     batch_size = settings.text_encoder_batch_size
+    if rows := build.open_stream(settings, batch_size, captions_per_embedding=1):
+        return StreamData(rows, settings.text_encoder_steps)
+    examples = build.load_examples(settings, "train")
     if batch_size > len(examples) > 1:  # a single one is pipeline.Batches's to refuse
         raise UserError(f"--text_encoder_batch_size={batch_size} is more than the {len(examples)} "
                         f"pictures of the data; try --text_encoder_batch_size="
@@ -219,7 +243,9 @@ def _finish(settings, part, trainer, data):
 def _test(settings, trainer, most=1000):
     """Retrieval among up to 1000 test pictures by their first captions; {} if there are none."""
     try:
-        examples = build.load_examples(settings, "test")
+        # the order of a prepared set is random, so its first pictures will do
+        first = 4 * most if settings.dataset == "prepared" else None
+        examples = build.load_examples(settings, "test", first)
     except UserError as error:  # a folder need not have a test split
         print(f"text encoder: not scored, {str(error).splitlines()[0]}")
         return {}

@@ -11,10 +11,10 @@ LEVELS = [
      "parallel", "restricted_pickle", "caption_files"],
     ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*", "metrics.*"],
     ["stage1", "stage2", "stackgan", "attribute_classifier", "data_report",
-     "data_report_text", "baselines.*"],
-    ["build", "train_step"],
+     "data_report_text", "stream", "sources", "baselines.*"],
+    ["build", "train_step", "shards"],
     ["checkpoint", "run_folder", "generate"],
-    ["train", "train_text_encoder", "sample", "evaluate", "export", "inspect_data"],
+    ["train", "train_text_encoder", "sample", "evaluate", "export", "inspect_data", "prepare"],
 ]
 # Within a level nobody imports anybody, but for the file that reads a run of the same level.
 WITHIN = {("generate", "run_folder"), ("generate", "checkpoint")}

@@ -24,6 +24,7 @@ import tensorflow as tf
 from stackgan_tf import images, parallel
 
 MANIFEST = "captions.jsonl"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows editors put it first
 EXAMPLE = '{"file": "images/a.jpg", "captions": ["a red bird"]}'
 
 _log = logging.getLogger(__name__)
@@ -214,6 +215,79 @@ def read_manifest(
     Raises:
         ValueError: one line with the manifest's line number, the value and a remedy.
     """
+    lines, seen = [], {}
+    for line, _ in iter_manifest(data_dir, with_text, problems):
+        try:
+            check_new(line, seen.setdefault(line.path, line.number))
+        except ValueError as error:
+            if problems is None:
+                raise
+            problems[line.number] = str(error).removeprefix(f"{MANIFEST} line {line.number}: ")
+            continue
+        lines.append(line)
+    return lines
+
+
+def iter_manifest(
+    data_dir: str, with_text: bool = True, problems: dict[int, str] | None = None
+) -> Iterator[tuple[Line, int]]:
+    """The checked lines of `captions.jsonl` one by one, each with its offset in bytes.
+
+    Remembers no line but the first, so a picture named twice is the caller's to find. Raises
+    what `read_manifest` does.
+    """
+    manifest = _manifest(data_dir)
+    folder, first, offset = manifest.parent.resolve(), None, 0
+    try:
+        with open(manifest, "rb") as file:
+            for number, raw in enumerate(file, start=1):
+                begin, offset = offset, offset + len(raw)
+                if number == 1:
+                    raw = raw.removeprefix(BYTE_ORDER_MARK)
+                if not raw.strip():
+                    continue
+                try:
+                    line = _parse(raw, number, folder, with_text)
+                    _check_alike(first or line, line)
+                except ValueError as error:
+                    if problems is None:
+                        raise ValueError(f"{MANIFEST} line {number}: {error}") from error
+                    problems[number] = str(error)
+                    continue
+                first = first or line
+                yield line, begin
+    except OSError as error:
+        raise ValueError(f"{manifest} cannot be read: {error.strerror}.") from error
+    if first is None and not problems:
+        raise ValueError(f"{manifest} is empty; write one line a picture: {EXAMPLE}")
+
+
+def count(data_dir: str) -> int:
+    """Lines of the manifest, unchecked: at least as many as either split has pictures."""
+    with open(_manifest(data_dir), "rb") as file:
+        return sum(1 for line in file if line.strip())
+
+
+def line_at(data_dir: str, offset: int, with_text: bool = True) -> Line:
+    """The line that `iter_manifest` gave with this offset, numbered 0."""
+    manifest = _manifest(data_dir)
+    with open(manifest, "rb") as file:
+        file.seek(offset)
+        raw = file.readline().removeprefix(BYTE_ORDER_MARK)
+    return _parse(raw, 0, manifest.parent.resolve(), with_text)
+
+
+def check_new(line: Line, first: int) -> None:
+    """ValueError if a line's picture was named before, in the line numbered `first`."""
+    if first != line.number:
+        raise ValueError(
+            f'{MANIFEST} line {line.number}: "file" is {line.file!r}, the same picture as in line '
+            f"{first}; merge the captions into one line."
+        )
+
+
+def _manifest(data_dir: str) -> Path:
+    """The path of a folder's manifest, which is there."""
     if not str(data_dir).strip():
         raise ValueError(f"data_dir is empty; give the folder that holds {MANIFEST}.")
     folder = Path(data_dir).expanduser()  # the shell leaves --data_dir=~/birds as it is
@@ -223,33 +297,7 @@ def read_manifest(
         raise ValueError(f"data_dir={data_dir} {problem}; give the folder with {MANIFEST}.")
     if not manifest.is_file():
         raise ValueError(f"{manifest} is missing; write one line a picture: {EXAMPLE}")
-    try:
-        data = manifest.read_bytes().removeprefix(b"\xef\xbb\xbf")  # Windows editors' BOM
-    except OSError as error:
-        raise ValueError(f"{manifest} cannot be read: {error.strerror}.") from error
-    folder, lines, seen = folder.resolve(), [], {}
-    for number, raw in enumerate(data.split(b"\n"), start=1):
-        if not raw.strip():
-            continue
-        try:
-            line = _parse(raw, number, folder, with_text)
-            if line.path in seen:
-                raise ValueError(
-                    f'"file" is {line.file!r}, the same picture as in line {seen[line.path]}; '
-                    f"merge the captions into one line."
-                )
-            if lines:
-                _check_alike(lines[0], line)
-        except ValueError as error:
-            if problems is None:
-                raise ValueError(f"{MANIFEST} line {number}: {error}") from error
-            problems[number] = str(error)
-            continue
-        seen[line.path] = number
-        lines.append(line)
-    if not lines and not problems:
-        raise ValueError(f"{manifest} is empty; write one line a picture: {EXAMPLE}")
-    return lines
+    return manifest
 
 
 def _check_alike(first: Line, line: Line) -> None:

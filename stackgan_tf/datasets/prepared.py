@@ -1,0 +1,124 @@
+"""A set made by `python -m stackgan_tf.prepare`: TFRecord shards, on disk or gs://.
+
+Small ones are read into memory like any other data set, large ones are streamed (see stream.py);
+--memory_gb says what is large.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+PLAN = "prepared.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A split of a prepared set.
+
+    Attributes:
+        paths, lengths: its shards, and the number of pictures in each.
+        captions: their number in all, or that of the embeddings.
+        has_labels: whether each picture has a class.
+        embedding_dim: of stored embeddings; 0 without.
+        small_size: side of the small copies beside the pictures; 0 without.
+    """
+
+    paths: tuple[str, ...]
+    lengths: tuple[int, ...]
+    captions: int
+    has_labels: bool
+    embedding_dim: int
+    small_size: int
+
+    def __len__(self):
+        return sum(self.lengths)
+
+
+def describe(config, split: str) -> Prepared:
+    """What a split consists of, from the set's metadata alone.
+
+    Raises:
+        ValueError: one line, if config.data_dir is no whole prepared set or lacks the split.
+    """
+    builder, values = _open(config)
+    if split not in builder.info.splits:
+        raise ValueError(f"data_dir={config.data_dir} has no split {split!r}; it has "
+                         f"{', '.join(sorted(builder.info.splits))}.")
+    info, features = builder.info.splits[split], builder.info.features
+    embeddings = features["embeddings"].shape[-1] if "embeddings" in features else 0
+    return Prepared(tuple(map(os.fspath, info.filepaths)), tuple(info.shard_lengths),
+                    values["captions"][split], "label" in features, embeddings,
+                    _small_size(builder, values))
+
+
+def embedding_dim(config) -> int:
+    """Size of the embeddings that the run is to read; 0 if it reads captions, or no text."""
+    if not config.precomputed_embeddings or not config.embedding_dim:
+        return 0
+    return describe(config, "train").embedding_dim
+
+
+def _small_size(builder, values):
+    return values["settings"]["small_size"] if "small" in builder.info.features else 0
+
+
+def load(config, split: str) -> tf.data.Dataset:
+    """A split in the shards' order.
+
+    Args:
+        config: has `data_dir`, the folder that `prepare` made, local or gs://, and `load_size`:
+            where the small copies are of this size, they are the pictures handed out.
+        split: "train" or "test"; "test" only if the set was made with one.
+
+    Returns:
+        Dataset of dicts: image uint8 (H, W, 3), captions string (n,), file_name string, and
+        label int64 or embeddings float32 (n, dim) where the set has them.
+
+    Raises:
+        ValueError: as `describe`.
+    """
+    describe(config, split)
+    builder, values = _open(config)
+    kept = "small" if _small_size(builder, values) == config.load_size else "image"
+    jpegs = [name for name in ("image", "small") if name in builder.info.features]
+    data = builder.as_dataset(
+        split=split, shuffle_files=False,
+        decoders={name: tfds.decode.SkipDecoding() for name in jpegs},
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False))
+
+    def decode(row):
+        # accurate as Pillow's is, and stream.py's
+        image = tf.io.decode_jpeg(row[kept], channels=3, dct_method="INTEGER_ACCURATE")
+        return {"image": image, **{name: row[name] for name in row if name not in jpegs}}
+
+    return data.map(decode, tf.data.AUTOTUNE, deterministic=True)
+
+
+def examples(config, split: str) -> Iterator[dict]:
+    """What `load` hands out, as NumPy values; errors come from the call."""
+    return load(config, split).as_numpy_iterator()
+
+
+def _open(config):
+    if not str(config.data_dir).strip():
+        raise ValueError("data_dir is empty; give the folder that python -m stackgan_tf.prepare "
+                         "made.")
+    folder = os.path.expanduser(config.data_dir)
+    path = os.path.join(folder, PLAN)
+    if not tf.io.gfile.exists(path):
+        raise ValueError(f"data_dir={config.data_dir} is no prepared set (it has no {PLAN}); make "
+                         "one: python -m stackgan_tf.prepare --output=...")
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            values = json.load(file)
+        if "whole" in values:
+            return tfds.builder_from_directory(folder), values
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        raise ValueError(f"data_dir={config.data_dir} cannot be read: "
+                         f"{str(error).splitlines()[0][:200]}") from error
+    raise ValueError(f"data_dir={config.data_dir} is half made; give the command that began it, "
+                     "python -m stackgan_tf.prepare, once more.")

@@ -1,0 +1,299 @@
+"""WebDataset tar shards: `key.jpg` (or jpeg, png, webp) beside `key.txt` and/or `key.json`.
+
+`key.txt` holds one caption a line. `key.json` is an object with "captions" (a list of texts) or
+"caption" (a text), used where there is no `key.txt`, and perhaps "class" (a name or a whole
+number; in every sample or in none). The files of a sample stand next to each other in the tar.
+Tars in a folder `test/`, or named `test...`, are the split "test"; without any, both splits are
+the whole set. Nothing is ever unpacked to disk.
+"""
+
+import collections
+import dataclasses
+import fnmatch
+import io
+import itertools
+import json
+import logging
+import os
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import tensorflow as tf
+
+from stackgan_tf import images
+
+PICTURES = ("jpg", "jpeg", "png", "webp")
+TEXTS = ("txt", "json")
+MAX_BYTES = 256 * 2**20  # of a picture's file; a text may take a 64th of it
+REMEDY = "give a folder, a pattern such as 'data/*.tar', or one tar"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """A sample and its place: the bytes `start` to `end` of `tar`."""
+
+    tar: str
+    key: str
+    start: int
+    end: int
+    captions: tuple[str, ...]
+    class_name: str | None
+    picture: bytes | None  # None until it is asked for
+    extension: str = ""
+    problem: str | None = None  # why it cannot be used
+
+    @property
+    def file_name(self) -> str:
+        return f"{_short_name(self.tar)}/{self.key}.{self.extension}"
+
+
+def load(config, split: str) -> tf.data.Dataset:
+    """A split of the tars, read one after another.
+
+    Args:
+        config: has `data_dir`, a folder (its subfolders too), a pattern or a tar, local or gs://;
+            `max_unreadable`, how many samples are skipped, each with a warning, before it is
+            an error; `embedding_dim`, 0 if captions are not needed.
+        split: "train" or "test".
+
+    Returns:
+        Dataset of dicts: image uint8 (H, W, 3), captions string (n,), file_name string
+        (tar/key.jpg), and label int64 if the samples have a "class": its index among the sorted
+        names of both splits.
+
+    Raises:
+        ValueError: one line.
+    """
+    _, class_names = _survey(config)
+    signature = {"image": tf.TensorSpec((None, None, 3), tf.uint8),
+                 "captions": tf.TensorSpec((None,), tf.string),
+                 "file_name": tf.TensorSpec((), tf.string)}
+    if class_names:
+        signature["label"] = tf.TensorSpec((), tf.int64)
+    return tf.data.Dataset.from_generator(lambda: examples(config, split),
+                                          output_signature=signature)
+
+
+def examples(config, split: str) -> Iterator[dict]:
+    """What `load` hands out, once, as NumPy values. All tars are looked through by the call."""
+    splits, class_names = _survey(config)
+    if split not in splits:
+        raise ValueError(f"split is {split!r}; use 'train' or 'test'.")
+    return _decoded(config, splits[split], {name: i for i, name in enumerate(class_names)})
+
+
+def _decoded(config, tars, labels):
+    def decode(sample):
+        try:
+            return sample, None if sample.problem else images.read_rgb(sample.picture)
+        except ValueError as error:
+            return dataclasses.replace(sample, problem=str(error)), None
+
+    samples = itertools.chain.from_iterable(
+        iter_tar(tar, config.embedding_dim > 0, pictures=True) for tar in tars)
+    bad = []
+    with ThreadPoolExecutor() as pool:
+        while chunk := list(itertools.islice(samples, 32)):  # bounds the memory
+            for sample, image in pool.map(decode, chunk):
+                if image is None:
+                    skip(bad, sample, config.max_unreadable)
+                    continue
+                example = {"image": image, "captions": np.array(sample.captions, dtype=object),
+                           "file_name": sample.file_name}
+                if labels:
+                    example["label"] = np.int64(labels[sample.class_name])
+                yield example
+
+
+def skip(bad: list, sample: Sample, most: int) -> None:
+    """Warns of a sample that cannot be used; ValueError at one more than `most`."""
+    bad.append(f"{sample.file_name} ({sample.problem.rstrip('.')})")
+    if len(bad) > most:
+        raise ValueError(f"{len(bad)} samples cannot be used (max_unreadable={most}): "
+                         f"{'; '.join(bad[:3])}. Repair them, or raise --max_unreadable.")
+    _log.warning("skipped %s", bad[-1])
+
+
+def _survey(config):
+    """Tars by split, and sorted class names; {} if no sample has one."""
+    splits = find_tars(config.data_dir)
+    classes = Classes()
+    for tar in sorted({tar for tars in splits.values() for tar in tars}):
+        for sample in iter_tar(tar, config.embedding_dim > 0):
+            if not sample.problem:
+                classes.add(sample)
+    return splits, sorted(classes.names)
+
+
+class Classes:
+    """The class names met so far; refuses samples of which only some have one."""
+
+    def __init__(self):
+        self.names, self._first = set(), None
+
+    def add(self, sample: Sample) -> None:
+        self._first = self._first or sample
+        if (sample.class_name is None) != (self._first.class_name is None):
+            raise ValueError(f'one of {self._first.file_name} and {sample.file_name} has a '
+                             '"class" and the other has none; give it in every sample or in none.')
+        if sample.class_name is not None:
+            self.names.add(sample.class_name)
+
+
+def _short_name(tar):
+    """The tar and its folder: train/0000.tar and test/0000.tar are common."""
+    return "/".join(tar.split("/")[-2:])
+
+
+def find_tars(data_dir: str) -> dict[str, list[str]]:
+    """{"train": paths, "test": paths}, sorted; ValueError if there is none."""
+    root = os.path.expanduser(str(data_dir))
+    if not root.strip():
+        raise ValueError(f"data_dir is empty; {REMEDY}.")
+    if tf.io.gfile.isdir(root):
+        found = [os.path.join(folder, name) for folder, _, names in tf.io.gfile.walk(root)
+                 for name in names if fnmatch.fnmatch(name, "*.tar*") or name.endswith(".tgz")]
+    else:
+        found = tf.io.gfile.glob(root)
+    if not found:
+        raise ValueError(f"data_dir={data_dir} holds no tar; {REMEDY}.")
+    for path in found:
+        if not path.endswith(".tar"):
+            raise ValueError(f"{path} is no plain .tar: pictures are read from the middle of it, "
+                             "so unzip it first (gunzip), or leave it out of data_dir.")
+    found = sorted(found)
+    twice = [name for name, count in collections.Counter(map(_short_name, found)).items()
+             if count > 1]
+    if twice:
+        raise ValueError(f"two tars are named {twice[0]}, which would mix up their pictures' "
+                         "names; rename one.")
+    test = [path for path in found if os.path.basename(path).startswith("test")
+            or os.path.basename(os.path.dirname(path)) == "test"]
+    if not test:
+        return {"train": found, "test": found}
+    if len(test) == len(found):
+        raise ValueError(f"data_dir={data_dir} holds tars of the split test only; name those to "
+                         "train on otherwise.")
+    return {"train": [path for path in found if path not in set(test)], "test": test}
+
+
+def iter_tar(tar: str, with_text: bool = True, pictures: bool = False) -> Iterator[Sample]:
+    """The samples of a tar in order, those that cannot be used with their `problem`.
+
+    The pictures' bytes are read on demand only. ValueError if the tar itself is damaged.
+    """
+    try:
+        with tf.io.gfile.GFile(tar, "rb") as file:
+            seen = set()
+            for key, members in _groups(file):
+                sample = _sample(tar, key, members, with_text, pictures)
+                if key in seen and not sample.problem:
+                    sample = dataclasses.replace(
+                        sample, problem="its key came before in this tar; a sample's files "
+                        "must stand next to each other")
+                seen.add(key)
+                yield sample
+    except (tarfile.TarError, EOFError, OSError, tf.errors.OpError) as error:
+        raise ValueError(f"{tar} cannot be read: {str(error).splitlines()[0][:200]}; fetch it "
+                         "again, or leave it out of data_dir.") from error
+
+
+def read_sample(tar: str, start: int, end: int, with_text: bool = True) -> Sample:
+    """The sample at a place that `iter_tar` gave, with its picture; one read of the file."""
+    with tf.io.gfile.GFile(tar, "rb") as file:
+        file.seek(start)
+        part = io.BytesIO(file.read(end - start))
+    # all of it while the generator holds the tar open
+    (sample,) = (_sample(tar, key, members, with_text, pictures=True)
+                 for key, members in _groups(part))
+    return dataclasses.replace(sample, start=start, end=end)
+
+
+def _groups(file):
+    """(key, [(extension, TarInfo, TarFile)]) of members in a row with the same key."""
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        key, members = None, []
+        for member in tar:
+            tar.members = []  # tarfile would keep every header in memory
+            if member.isdir():
+                continue
+            folder, name = os.path.split(member.name.encode("utf-8", "replace").decode())
+            stem, _, extension = name.partition(".")
+            now = os.path.join(folder, stem)
+            if now != key and members:
+                yield key, members
+                members = []
+            key = now
+            members.append((extension.lower(), member, tar))
+        if members:
+            yield key, members
+        file.seek(tar.offset)  # tarfile takes a damaged header for the end
+        rest = file.read(512)
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError(f"a damaged header at byte {tar.offset:,}")
+
+
+def _sample(tar, key, members, with_text, pictures):
+    last = members[-1][1]
+    start, end = members[0][1].offset, last.offset_data + -(-last.size // 512) * 512
+    parts, picture, extension = {}, None, ""
+    try:
+        for kind, member, source in members:
+            if kind not in PICTURES and kind not in TEXTS:
+                continue  # other tools' files
+            limit = MAX_BYTES if kind in PICTURES else MAX_BYTES // 64
+            _check_member(member, limit)
+            if kind in parts or (kind in PICTURES and extension):
+                raise ValueError(f"it has two files {kind}")
+            if kind in PICTURES:
+                extension = kind
+            if kind in TEXTS or pictures:
+                parts[kind] = source.extractfile(member).read()
+        if not extension:
+            raise ValueError(f"it has no picture ({', '.join(PICTURES)})")
+        picture = parts.get(extension)
+        captions, class_name = _texts(parts, with_text)
+    except ValueError as error:
+        return Sample(tar, key, start, end, (), None, None, extension or "?", str(error))
+    return Sample(tar, key, start, end, captions, class_name, picture, extension)
+
+
+def _check_member(member, limit):
+    parts = member.name.split("/")
+    if member.name.startswith("/") or ".." in parts or "\0" in member.name:
+        raise ValueError(f"its name {member.name[:100]!r} leaves the tar")
+    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
+        raise ValueError(f"{member.name[:100]!r} is a link or no plain file")
+    if member.size > limit:
+        raise ValueError(f"{member.name[:100]!r} is of {member.size:,} bytes")
+
+
+def _texts(parts, with_text):
+    """Captions and class name from `txt` and `json`; ValueError says what is wrong."""
+    try:
+        fields = json.loads(parts.get("json", b"{}").decode("utf-8"))
+        lines = parts.get("txt", b"").decode("utf-8").splitlines()
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, ValueError) as error:
+        raise ValueError(f"its text is damaged: {str(error)[:100]}") from error
+    if not isinstance(fields, dict):
+        raise ValueError("its json is no object")
+    captions = [line.strip() for line in lines if line.strip()]
+    if not captions:
+        captions = fields.get("captions", fields.get("caption", []))
+        captions = [captions] if isinstance(captions, str) else captions
+    if not isinstance(captions, list) or not all(
+            isinstance(text, str) and text.strip() for text in captions):
+        raise ValueError('its "captions" are no list of texts')
+    if with_text and not captions:
+        raise ValueError('it has no caption (in .txt, or "captions" in .json)')
+    class_name = fields.get("class")
+    if isinstance(class_name, bool) or not isinstance(class_name, (str, int, type(None))):
+        raise ValueError('its "class" is neither a name nor a whole number')
+    for text in (*captions, str(class_name)):
+        if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
+            raise ValueError("its text holds a character that is no text")
+    return tuple(captions), None if class_name is None else str(class_name)

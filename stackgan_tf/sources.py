@@ -1,0 +1,239 @@
+"""Where `prepare` takes pictures from: each picture of a set by its place, in any order.
+
+A source is surveyed once, which costs a few numbers a picture and no picture in memory; then any
+process reads any of its pictures. Three kinds: a folder's `captions.jsonl` (the place is a
+line's offset), tar shards (tar, first and last byte), and for every other data set a spool of
+its pictures, written in its own order.
+"""
+
+import array
+import dataclasses
+import hashlib
+import json
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from stackgan_tf.datasets import folder, webdataset
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture that is read but not yet decoded.
+
+    Attributes:
+        data: the bytes of its file, or the path.
+        label: index of its class, None without classes.
+        embeddings: float32 (n, dim), or None.
+    """
+
+    file_name: str
+    data: bytes | str
+    captions: tuple[str, ...]
+    label: int | None = None
+    embeddings: np.ndarray | None = None
+
+
+@dataclasses.dataclass
+class Survey:
+    """What a source holds.
+
+    Attributes:
+        rows: {split: int64 (N, columns)}, the places.
+        class_names: sorted; empty without classes.
+        digest: changes when the input does.
+        unreadable: {file: reason} of the pictures already seen to be useless.
+    """
+
+    rows: dict[str, np.ndarray]
+    class_names: list[str]
+    digest: str
+    unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+class Folder:
+    """A folder with `captions.jsonl`."""
+
+    def __init__(self, data_dir: str, with_text: bool, class_names=()):
+        self.data_dir, self.with_text = data_dir, with_text
+        self.labels = {name: i for i, name in enumerate(class_names)}
+
+    def survey(self, report) -> Survey:
+        """Checks every line, opens no picture; ValueError names the line. report(count) is called
+        now and then."""
+        offsets = {split: array.array("q") for split in (None, "train", "test")}
+        paths, classes, digest = array.array("q"), set(), hashlib.sha256()
+        numbers = array.array("q")
+        for count, (line, offset) in enumerate(
+                folder.iter_manifest(self.data_dir, self.with_text), 1):
+            offsets[line.split].append(offset)
+            stat = os.stat(line.path)  # a picture exchanged for another shows here
+            digest.update(f"{line}{stat.st_size} {int(stat.st_mtime)}\n".encode())
+            paths.append(_hash(str(line.path)))
+            numbers.append(line.number)
+            if line.class_name is not None:
+                classes.add(line.class_name)
+            if count % 10_000 == 0:
+                report(count)
+        self._refuse_twice(np.array(paths), np.array(numbers), offsets)
+        rows = {split or "train": np.array(places, np.int64)[:, None]
+                for split, places in offsets.items() if places}
+        return Survey(rows, sorted(classes), digest.hexdigest())
+
+    def _refuse_twice(self, hashes, numbers, offsets):
+        """The manifest's own check, without a dictionary of a million paths."""
+        order = np.argsort(hashes, kind="stable")
+        same = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
+        if not len(same):
+            return
+        first = {}
+        suspects = set(numbers[order[same]]) | set(numbers[order[same + 1]])
+        for line, _ in folder.iter_manifest(self.data_dir, self.with_text):
+            if line.number in suspects:
+                folder.check_new(line, first.setdefault(line.path, line.number))
+
+    def read(self, row) -> Picture:
+        line = folder.line_at(self.data_dir, int(row[0]), self.with_text)
+        return Picture(line.file, str(line.path), line.captions, self.labels.get(line.class_name))
+
+
+class Tars:
+    """WebDataset tar shards, local or gs://."""
+
+    def __init__(self, data_dir: str, with_text: bool, class_names=()):
+        self.data_dir, self.with_text = data_dir, with_text
+        self.labels = {name: i for i, name in enumerate(class_names)}
+        self.splits = webdataset.find_tars(data_dir)
+        self.tars = sorted({tar for tars in self.splits.values() for tar in tars})
+
+    def survey(self, report) -> Survey:
+        """Reads every header and text; ValueError for a damaged tar."""
+        classes, digest, unreadable, count = webdataset.Classes(), hashlib.sha256(), {}, 0
+        test = set(self.splits["test"]) - set(self.splits["train"])
+        places = {"train": array.array("q"), "test": array.array("q")}
+        for number, tar in enumerate(self.tars):
+            stat = tf.io.gfile.stat(tar)
+            digest.update(f"{tar} {stat.length} {stat.mtime_nsec // 10**9}\n".encode())
+            for sample in webdataset.iter_tar(tar, self.with_text):
+                count += 1
+                if sample.problem:
+                    unreadable[sample.file_name] = sample.problem
+                    continue
+                classes.add(sample)
+                places["test" if tar in test else "train"].extend(
+                    (number, sample.start, sample.end))
+                if count % 10_000 == 0:
+                    report(count)
+        rows = {split: np.array(flat, np.int64).reshape(-1, 3)
+                for split, flat in places.items() if flat}
+        return Survey(rows, sorted(classes.names), digest.hexdigest(), unreadable)
+
+    def read(self, row) -> Picture:
+        number, start, end = map(int, row)
+        sample = webdataset.read_sample(self.tars[number], start, end, self.with_text)
+        if sample.problem:
+            raise ValueError(sample.problem)
+        return Picture(sample.file_name, sample.picture, sample.captions,
+                       self.labels.get(sample.class_name))
+
+
+class Spool:
+    """The examples of any other data set, ready-made, in chunks as they came.
+
+    A chunk `train-00000` holds serialized examples end to end; `train-00000.json`, written after
+    it, their ends and a digest of what they were made from.
+    """
+
+    CHUNK = 1024
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def _chunk(self, split, number):
+        return os.path.join(self.path, f"{split}-{number:05d}")
+
+    def write(self, split: str, elements, encode, report) -> int:
+        """Spools a split; goes on where it stopped before.
+
+        Args:
+            elements: iterator of the data set's dicts, from the first.
+            encode: list of elements -> list of bytes.
+
+        Returns:
+            the number of elements.
+
+        Raises:
+            ValueError: what was spooled before has changed since.
+        """
+        done = os.path.join(self.path, f"{split}.json")
+        if tf.io.gfile.exists(done):
+            return read_json(done)["count"]
+        elements, number, count = iter(elements), 0, 0
+        while chunk := _take(elements, self.CHUNK):
+            name, digest = self._chunk(split, number), _digest(chunk)
+            if tf.io.gfile.exists(name + ".json"):
+                if read_json(name + ".json")["digest"] != digest:
+                    raise ValueError(f"the data set's pictures {count} to {count + len(chunk)} of "
+                                     f"split {split} have changed since this was begun")
+            else:
+                examples = encode(chunk)
+                write_file(name, b"".join(examples))
+                write_file(name + ".json", json.dumps({
+                    "digest": digest, "ends": np.cumsum(list(map(len, examples))).tolist(),
+                }).encode())
+            number, count = number + 1, count + len(chunk)
+            report(count)
+        write_file(done, json.dumps({"count": count}).encode())
+        return count
+
+    def rows(self, split: str) -> np.ndarray:
+        """int64 (N, 3): chunk, first and last byte; the split is the caller's to remember."""
+        found, number = [], 0
+        while tf.io.gfile.exists(self._chunk(split, number) + ".json"):
+            ends = np.array(read_json(self._chunk(split, number) + ".json")["ends"], np.int64)
+            starts = np.concatenate([[0], ends[:-1]])
+            found.append(np.stack([np.full(len(ends), number), starts, ends], 1))
+            number += 1
+        return np.concatenate(found) if found else np.zeros((0, 3), np.int64)
+
+    def read_example(self, split: str, row) -> bytes:
+        number, start, end = map(int, row)
+        with tf.io.gfile.GFile(self._chunk(split, number), "rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+
+
+def _take(iterator, count):
+    return [element for _, element in zip(range(count), iterator)]
+
+
+def _digest(elements):
+    """Of names, captions and pictures."""
+    digest = hashlib.sha256()
+    for element in elements:
+        names = [repr(element.get(key)) for key in ("file_name", "label")]
+        digest.update("\n".join([*names, *map(repr, element.get("captions", ()))]).encode())
+        for key in ("image", "embeddings"):
+            if key in element:
+                digest.update(np.ascontiguousarray(element[key]))
+    return digest.hexdigest()
+
+
+def _hash(text):
+    """A signed 64-bit hash, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"),
+                                          digest_size=8).digest(), "little", signed=True)
+
+
+def read_json(path: str) -> dict:
+    with tf.io.gfile.GFile(path) as file:
+        return json.load(file)
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Writes a file beside its place and renames it, so that a half one never counts."""
+    beside = f"{path}.{os.getpid()}.tmp"
+    with tf.io.gfile.GFile(beside, "wb") as file:
+        file.write(data)
+    tf.io.gfile.rename(beside, path, overwrite=True)
