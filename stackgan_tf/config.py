@@ -56,6 +56,7 @@ class Config:
     text_encoder_batch_size: int = 40  # Reed et al. 2016
     text_encoder_learning_rate: float = 7e-4  # Reed et al. 2016
     text_encoder_loss: str = "structured"  # structured (Reed's joint embedding) or contrastive
+    text_encoder_temperature: float = 0.1  # contrastive: what cosines are divided by
 
     # networks
     image_size: int = 64  # side of the pictures: 64 in Stage-I, 256 (or 128) in Stage-II
@@ -135,10 +136,13 @@ PRESETS = {
             "condition_dim": 64,
             "noise_dim": 64,
             "text_encoder_width": 128,
-            "text_encoder_steps": 3000,
+            "text_encoder_steps": 2600,
             "text_encoder_batch_size": 64,
             "text_encoder_learning_rate": 1e-3,
             "text_encoder_loss": "contrastive",
+            "text_encoder_temperature": 0.05,
+            "condition_blocks": True,
+            "mismatch_candidates": 8,
             "crop_margin": 0.0625,  # the flowers are centered: less for the networks to learn
             # With batch norm D soon told real from fake batches by their statistics alone (its
             # loss fell to 0.1); with R1 in its place petals show after 400 steps.
@@ -151,7 +155,7 @@ PRESETS = {
             "ema_decay": 0.998,
         },
         1: {"generator_width": 32, "discriminator_width": 32, "batch_size": 32,
-            "train_steps": 4200, "learning_rate_decay_steps": 1500},
+            "train_steps": 3500, "learning_rate_decay_steps": 1500},
         2: {"generator_width": 32, "discriminator_width": 12, "batch_size": 8,
             "residual_blocks": 2, "image_size": 256, "train_steps": 5500,
             "learning_rate_decay_steps": 2400, "r1_weight": 0.5},
@@ -207,6 +211,7 @@ SHARED = (
     "crop_margin", "conditioning_augmentation", "condition_dim", "captions_per_embedding",
     "text_encoder", "embedding_dim", "text_encoder_width", "text_encoder_steps",
     "text_encoder_batch_size", "text_encoder_learning_rate", "text_encoder_loss",
+    "text_encoder_temperature",
 )
 
 # What a text encoder must have been made with, to be used.
@@ -244,6 +249,7 @@ BOUNDS = (
     ("keep_checkpoints", 1, None), ("learning_rate_decay", 1e-6, 1),
     ("learning_rate_decay_steps", 0, 10**12), ("learning_rate_decay_epochs", 0, 10**6),
     ("learning_rate", 0, 1), ("text_encoder_learning_rate", 0, 1),
+    ("text_encoder_temperature", 1e-3, 10),
 )
 
 

@@ -41,7 +41,8 @@ except ImportError:  # Windows
     fcntl = None
 
 # The flags of Config that say what the pictures are and how they are ordered.
-DATA_FLAGS = ("dataset", "data_dir", "images_per_class", "max_unreadable", "embedding_dim", "seed")
+DATA_FLAGS = ("dataset", "data_dir", "image_dir", "captions_dir", "precomputed_embeddings",
+              "images_per_class", "max_unreadable", "embedding_dim", "seed")
 PLAN = "prepared.json"  # in OUT: the settings, then also what came out
 SPLITS = ("train", "test")
 PER_SHARD = 2048  # 80 MB of 304x304 pictures: soon made again, and enough to read at once

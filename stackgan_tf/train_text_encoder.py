@@ -11,6 +11,7 @@ saves a checkpoint; the same command goes on from it and ends with the same weig
 """
 
 import dataclasses
+import functools
 import json
 
 import keras
@@ -25,7 +26,7 @@ IMAGE_SIZE = 64  # what captions say can be seen at this size
 RELEVANT = ("seed", "dataset", "data_dir", "image_dir", "captions_dir", "images_per_class",
             "memory_gb", "shuffle_buffer", "embedding_dim", "text_encoder_width",
             "text_encoder_steps", "text_encoder_batch_size", "text_encoder_learning_rate",
-            "text_encoder_loss")
+            "text_encoder_loss", "text_encoder_temperature")
 
 
 class Data:
@@ -99,6 +100,8 @@ class Trainer:
         self.optimizer.build(self.variables)
         self.loss = char_cnn_rnn.TEXT_LOSSES[settings.text_encoder_loss]
         self.cosine = settings.text_encoder_loss == "contrastive"
+        if self.cosine:
+            self.loss = functools.partial(self.loss, temperature=settings.text_encoder_temperature)
 
     @property
     def parts(self):
@@ -234,7 +237,9 @@ def _finish(settings, part, trainer, data):
                               **{f"text_encoder/test_{k}": v for k, v in values.items()}})
     sample = data.tokens[::max(1, len(data.tokens) // 4096)]
     embeddings = _embed(trainer.embed_tokens, sample)
-    serve = char_cnn_rnn.serving_function(trainer.text, *char_cnn_rnn.whitening(embeddings))
+    mean = embeddings.mean(0)
+    scale = max(float((embeddings - mean).std()), 1e-6)  # 0 if all captions are the same
+    serve = char_cnn_rnn.serving_function(trainer.text, mean, scale)
     signature = [tf.TensorSpec([None], tf.string, name="captions")]
     checkpoint.export(part.saved_model, [trainer.text], {"serve": (serve, signature)})
     print(f"text encoder exported to {part.saved_model}")

@@ -12,8 +12,8 @@ from conftest import TINY
 from PIL import Image
 from python2_pickle import dumps
 
-from stackgan_tf import build, evaluate, sample, train, train_text_encoder
-from stackgan_tf.config import UserError
+from stackgan_tf import build, evaluate, prepare, sample, train, train_text_encoder
+from stackgan_tf.config import UserError, resolve
 from stackgan_tf.datasets import reed
 
 DIM = 6
@@ -369,6 +369,29 @@ def test_both_stages_train_on_the_pickled_embeddings(birds, run_train, tmp_path,
     assert "3 of the 4 vectors" in capsys.readouterr().out
     with pytest.raises(UserError, match="--dataset=reed; this score"):
         evaluate.evaluate(checkpoints, "straight")
+
+
+def test_prepared_once_and_trained_on_from_memory_and_streamed(run_train, tmp_path):
+    """The pickles are read once; the prepared copy brings the embeddings along."""
+    data, output = tmp_path / "data", str(tmp_path / "prepared")
+    write_split(data / "train")
+    write_split(data / "test", 2, NAMES[:4], CLASSES[:4])
+    write_pictures(data / "images")
+    config = resolve({"dataset": "reed", "data_dir": str(data), "image_size": 256,
+                      "crop_margin": 0.1875})
+    assert prepare.prepare(prepare.Settings(config, output, 40, 0, 2, 1, "", ())) == 0
+    shutil.rmtree(data)
+    flags = {"dataset": "prepared", "data_dir": output, "checkpoint_dir": str(tmp_path),
+             "embedding_dim": None, "train_steps": 2, "checkpoint_steps": 1}
+    for run, memory_gb in (("memory", 4.0), ("streamed", 0.0)):
+        assert run_train(1, run=run, memory_gb=memory_gb, **flags) == 0
+        assert not (tmp_path / run / "text_encoder").exists()
+    values = [variables(str(tmp_path), run, 1) for run in ("memory", "streamed")]
+    assert any((values[0][name] != values[1][name]).any() for name in values[0])  # another order
+    config = resolve({"dataset": "prepared", "data_dir": output, "embedding_dim": DIM,
+                      "memory_gb": 0.0, "batch_size": 4, "image_size": 16})
+    seen = [batch["embeddings"][:, 0] for batch in build.load_batches(config).dataset(0, 2)]
+    assert sorted(np.concatenate(seen)) == list(range(8))
 
 
 @pytest.mark.parametrize("content, words", [

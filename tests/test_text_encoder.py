@@ -138,11 +138,10 @@ def test_image_encoder_takes_any_size():
 
 def test_export_serves_in_the_cpp_loader(tmp_path):
     model, path = small_encoder(), str(tmp_path / "encoder")
-    matrix = np.arange(36).reshape(6, 6) / 36
-    serve = char_cnn_rnn.serving_function(model, np.arange(6), matrix)
+    serve = char_cnn_rnn.serving_function(model, np.arange(6), 2.0)
     checkpoint.export(path, [model], {
         "serve": (serve, [tf.TensorSpec([None], tf.string, name="captions")])})
-    expected = (model(np.array([reference_tokens(c) for c in HOSTILE])) - np.arange(6)) @ matrix
+    expected = (model(np.array([reference_tokens(c) for c in HOSTILE])) - np.arange(6)) / 2
     loaded = tf.saved_model.load(path).signatures["serving_default"]
     np.testing.assert_allclose(loaded(captions=tf.constant(HOSTILE))["embeddings"], expected,
                                atol=1e-5)
@@ -153,25 +152,6 @@ def test_export_serves_in_the_cpp_loader(tmp_path):
         fetch, feed = signature.outputs["embeddings"].name, signature.inputs["captions"].name
         np.testing.assert_allclose(session.run(fetch, {feed: HOSTILE}), expected, atol=1e-5)
         assert session.run(fetch, {feed: []}).shape == (0, 6)
-
-
-def test_whitening_makes_components_alike():
-    rng = np.random.default_rng(0)
-    turn = np.linalg.qr(rng.normal(size=(4, 4)))[0]
-    embeddings = 5 + rng.normal(size=(100_000, 4)) * [8, 2, 0.08, 0] @ turn
-    mean, matrix = char_cnn_rnn.whitening(embeddings)
-    white = (embeddings - mean) @ matrix
-    # each component: its size over itself plus a tenth of the largest
-    sizes = np.array([8 / 8.8, 2 / 2.8, 0.08 / 0.88, 0])
-    sizes /= np.sqrt(np.mean(sizes ** 2))  # variance 1 in all
-    np.testing.assert_allclose((white @ turn.T).std(0), sizes, rtol=0.02, atol=1e-3)
-    np.testing.assert_allclose(white.mean(0), 0, atol=1e-3)
-
-
-def test_whitening_of_captions_that_are_all_the_same():
-    mean, matrix = char_cnn_rnn.whitening(np.full((9, 3), 2.0, np.float32))
-    np.testing.assert_array_equal(mean, [2, 2, 2])
-    np.testing.assert_array_equal(matrix, np.eye(3))
 
 
 # Training
