@@ -108,7 +108,7 @@ def test_captions_suit_the_text_encoder(flowers):
 
 def test_every_attribute_is_named_often(flowers):
     rates = np.mean([flower.mentions for flower in flowers], axis=(0, 1))
-    np.testing.assert_allclose(rates, [0.84, 0.74, 0.54, 0.60, 0.54], atol=0.05)
+    np.testing.assert_allclose(rates, [0.77, 0.58, 0.54, 0.60, 0.54], atol=0.05)
 
 
 @pytest.mark.parametrize("caption, expected", [

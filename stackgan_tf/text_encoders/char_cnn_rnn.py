@@ -117,7 +117,7 @@ def structured_loss(text, image, labels=None):
     return tf.reduce_sum(hinges * mismatch) / tf.maximum(tf.reduce_sum(mismatch), 1.0)
 
 
-def contrastive_loss(text, image, labels=None, temperature=0.1, class_share=0.1):
+def contrastive_loss(text, image, labels=None, temperature=0.1, class_share=0.3):
     """-sum_j q_ij log softmax_j(cos(v_i, t_j) / temperature), and with v, t swapped; their mean.
 
     q_ij is 1 for row i's own caption: InfoNCE as in CLIP (Radford et al. 2021, fig. 3), with
