@@ -210,10 +210,11 @@ def _spool(settings, plan, before, report):
         try:
             elements = build.load_elements(config, split)
             first = next(iter(elements), None)
-        except UserError:
+        except UserError as error:
             if split == "train":
                 raise
-            continue  # no split "test"
+            print(f"without a split test: {error}", flush=True)
+            continue
         if first is None:
             continue
         kind = kind or {"has_labels": "label" in first,
@@ -355,9 +356,13 @@ def main(argv):
         if getattr(own, name) < low:
             raise UserError(f"--{name}={getattr(own, name)} is out of range; give at least {low}.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return prepare(Settings(config, os.path.expanduser(own.output), own.max_size,
-                            own.small_size, own.shards,
-                            own.workers or cores, own.beam_runner, tuple(own.beam_options)))
+    settings = Settings(config, os.path.expanduser(own.output), own.max_size, own.small_size,
+                        own.shards, own.workers or cores, own.beam_runner, tuple(own.beam_options))
+    try:
+        return prepare(settings)
+    except tf.errors.OpError as error:  # a full disk, a bucket out of reach
+        raise UserError(f"--output={own.output}: {(error.message or repr(error)).splitlines()[0]}; "
+                        "what is whole is kept, and the same command goes on.") from error
 
 
 if __name__ == "__main__":
