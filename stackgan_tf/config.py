@@ -157,8 +157,8 @@ PRESETS = {
         1: {"generator_width": 32, "discriminator_width": 32, "batch_size": 32,
             "train_steps": 3500, "learning_rate_decay_steps": 1500},
         2: {"generator_width": 32, "discriminator_width": 12, "batch_size": 8,
-            "residual_blocks": 2, "image_size": 256, "train_steps": 5500,
-            "learning_rate_decay_steps": 2400, "r1_weight": 0.5},
+            "residual_blocks": 2, "image_size": 256, "train_steps": 4200,
+            "learning_rate_decay_steps": 1800, "r1_weight": 0.5},
     },
     # The released settings; the data comes as --data_dir=...
     "flowers": {
