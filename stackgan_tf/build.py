@@ -40,8 +40,9 @@ def open_stream(config: Config, batch_size: int, captions_per_embedding: int) ->
     if config.dataset != "prepared":
         return None
     with plain_errors(config):
-        train = dataclasses.replace(prepared.describe(config, "train"),
-                                    embedding_dim=prepared.embedding_dim(config))
+        train = prepared.describe(config, "train")
+    if not prepared.reads_embeddings(config):
+        train = dataclasses.replace(train, embedding_dim=0)
     kept = len(train) * config.load_size**2 * 3 + train.captions * config.embedding_dim * 4
     if kept <= config.memory_gb * 2**30:
         return None

@@ -128,8 +128,7 @@ _RELEASED = {
 
 # Each preset: settings of both stages under "", then what differs in stage 1 and 2.
 PRESETS = {
-    # A width that two CPU cores train: stage 1 in 15 minutes with data and text encoder,
-    # stage 2 in 45. The README shows what comes out.
+    # A width that two CPU cores train. The README shows how long it takes and what comes out.
     "drawn_flowers": {
         "": {
             "embedding_dim": 128,

@@ -1,6 +1,6 @@
 """Trains Stage-I or Stage-II of StackGAN, and before them the run's text encoder.
 
-On a laptop, with the embedded data set; 15 and 45 minutes on two CPU cores:
+On a laptop, with the embedded data set (README: how long it takes on two CPU cores):
 
     python -m stackgan_tf.train --stage=1
     python -m stackgan_tf.train --stage=2

@@ -57,9 +57,12 @@ def describe(config, split: str) -> Prepared:
 
 def embedding_dim(config) -> int:
     """Size of the embeddings that the run is to read; 0 if it reads captions, or no text."""
-    if not config.precomputed_embeddings or not config.embedding_dim:
-        return 0
-    return describe(config, "train").embedding_dim
+    return describe(config, "train").embedding_dim if reads_embeddings(config) else 0
+
+
+def reads_embeddings(config) -> bool:
+    """Whether the run is to read stored embeddings, if there are any."""
+    return config.precomputed_embeddings and config.embedding_dim > 0
 
 
 def _small_size(builder, values):
