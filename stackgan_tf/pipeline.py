@@ -228,7 +228,7 @@ class Batches:
         return len(self.examples)
 
     def dataset(self, start: int, stop: int) -> tf.data.Dataset:
-        """The batches of steps start..stop-1 as tensors, made ahead; images float32 [-1, 1]."""
+        """The batches of steps start..stop-1 as tensors, made ahead; images uint8."""
         size = self.image_size
         spec = {"real_images": ((self.batch_size, size, size, 3), tf.uint8)}
         if self.embeddings is not None:
@@ -238,10 +238,8 @@ class Batches:
         def make(step):
             values = tf.numpy_function(lambda s: list(self(s).values()), [step],
                                        [kind for _, kind in spec.values()], stateful=False)
-            batch = {name: tf.ensure_shape(value, shape)
-                     for value, (name, (shape, _)) in zip(values, spec.items(), strict=True)}
-            batch["real_images"] = tf.cast(batch["real_images"], tf.float32) / 127.5 - 1.0
-            return batch
+            return {name: tf.ensure_shape(value, shape)
+                    for value, (name, (shape, _)) in zip(values, spec.items(), strict=True)}
 
         steps = tf.data.Dataset.range(start, stop)
         return steps.map(make, num_parallel_calls=2, deterministic=True).prefetch(4)

@@ -108,10 +108,10 @@ class Stream:
         return len(self.prepared)
 
     def dataset(self, start: int, stop: int) -> Iterator[dict]:
-        """What pipeline.Batches.dataset gives: real_images float32 [-1, 1], and embeddings and
+        """What pipeline.Batches.dataset gives, and `flips`: real_images uint8, and embeddings and
         mismatched_embeddings if there are any."""
-        for rows in self.rows(start, stop, floats=True):
-            batch = {"real_images": rows["image"]}
+        for rows in self.rows(start, stop):
+            batch = {"real_images": rows["image"], "flips": rows["flip"]}
             if self.prepared.embedding_dim:
                 batch |= {name: rows[name] for name in ("embeddings", "mismatched_embeddings")}
             elif self.encoder is not None:
@@ -126,12 +126,12 @@ class Stream:
         right, wrong = tf.unstack(tf.reduce_sum(vectors * there, 2) / tf.reduce_sum(there, 2))
         return {"embeddings": right, "mismatched_embeddings": wrong}
 
-    def rows(self, start: int, stop: int, floats: bool = False) -> Iterator[dict]:
+    def rows(self, start: int, stop: int) -> Iterator[dict]:
         """The rows of steps start..stop-1 that are this worker's, as batches of: image uint8 (B,
-        S, S, 3), file_name, label (0 without classes), captions and mismatched_captions string
-        (B, k); in their place, with stored embeddings, embeddings and mismatched_embeddings.
-        `floats` makes the image float32 [-1, 1]."""
-        batches = iter(self._batches(start, stop, floats) if start < stop else ())
+        S, S, 3), flip bool (B,), whether the image is still to be mirrored, file_name, label (0
+        without classes), captions and mismatched_captions string (B, k); in their place, with
+        stored embeddings, embeddings and mismatched_embeddings."""
+        batches = iter(self._batches(start, stop) if start < stop else ())
         while True:
             try:
                 batch = next(batches, None)
@@ -144,7 +144,7 @@ class Stream:
                 return
             yield batch
 
-    def _batches(self, start, stop, floats=False):
+    def _batches(self, start, stop):
         first = self.order.block_of(start * self.batch_size)
         last = self.order.block_of(stop * self.batch_size - 1)
 
@@ -154,8 +154,7 @@ class Stream:
         # One block is made while the one before it is used: two are in memory.
         blocks = tf.data.Dataset.range(first, last + 1).flat_map(self._read).map(
             block, num_parallel_calls=1, deterministic=True)
-        rows = blocks.unbatch().map(
-            lambda row: self._decode(row, floats), tf.data.AUTOTUNE, deterministic=True)
+        rows = blocks.unbatch().map(self._decode, tf.data.AUTOTUNE, deterministic=True)
         return rows.batch(self.batch_size // self.workers, drop_remainder=True).prefetch(
             tf.data.AUTOTUNE)
 
@@ -181,7 +180,7 @@ class Stream:
         size = self.captions_per_embedding
         row = {"image": tf.gather(records[self.field], order), "label": tf.gather(labels, order),
                "file_name": tf.gather(records["file_name"], order),
-               "crop": tf.ensure_shape(crops, [None, 3])}
+               "crop": tf.ensure_shape(crops[:, :2], [None, 2]), "flip": crops[:, 2] > 0}
         for name, chosen in (("", right_texts), ("mismatched_", wrong_texts)):
             chosen = tf.ensure_shape(chosen, [None, size])
             row |= {name + kind: value for kind, value in self._texts(texts, chosen).items()}
@@ -267,23 +266,19 @@ class Stream:
         starts = (np.cumsum(lengths) - lengths)[records][:, None]
         return np.where(chosen < lengths[records][:, None], starts + chosen, -1)
 
-    def _decode(self, row, floats):
+    def _decode(self, row):
         row = dict(row)
         crop = row.pop("crop")
-        row["image"] = crop_jpeg(row["image"], self.load_size, self.image_size, crop[0], crop[1],
-                                 crop[2] > 0)
-        if floats:  # here, picture by picture, it takes a third of what it takes a batch
-            row["image"] = tf.cast(row["image"], tf.float32) / 127.5 - 1.0
+        row["image"] = crop_jpeg(row["image"], self.load_size, self.image_size, crop[0], crop[1])
         return row
 
 
-def crop_jpeg(jpeg, load_size: int, size: int, top, left, flip):
+def crop_jpeg(jpeg, load_size: int, size: int, top, left):
     """Decodes a crop only: what resizing the centred square to load_size and cropping it gives.
 
     Args:
         jpeg: scalar string.
         top, left: int64 scalars, of the crop in the resized square.
-        flip: bool scalar, whether the crop is mirrored.
 
     Returns:
         uint8 (size, size, 3).
@@ -320,9 +315,7 @@ def crop_jpeg(jpeg, load_size: int, size: int, top, left, flip):
         return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
 
     image = tf.cond(side == load_size, lambda: decode(y + top, x + left, size, size), resized)
-    image = tf.ensure_shape(image, [size, size, 3])
-    # tf.reverse has a fast way for three channels; a slice [:, ::-1] takes longer than the decoding
-    return tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
+    return tf.ensure_shape(image, [size, size, 3])
 
 
 def sample_captions(stream: Stream, most: int) -> list[str]:

@@ -17,14 +17,15 @@ def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_gener
         seed: int, the run's; the step's noise is a function of (seed, step).
 
     Returns:
-        train_step(batch, step) -> {name: float32 scalar}, a tf.function; `step` is an int64
-        scalar tensor, the number of steps done before.
+        train_step(batch, step) -> {name: float32 scalar}, a tf.function; `batch` as in
+        `to_floats`, `step` an int64 scalar tensor, the number of steps done before.
     """
     d_variables = [v.value for v in gan.discriminator.trainable_variables]
     g_variables = [v.value for v in gan.generator.trainable_variables]
 
     @tf.function
     def train_step(batch, step):
+        batch = to_floats(batch)
         batch_size = tf.shape(batch["real_images"])[0]
         latents = gan.draw_latents(tf.stack([seed, tf.cast(step, tf.int32)]), batch_size)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -40,6 +41,23 @@ def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_gener
         return {**d_parts, **g_parts}
 
     return train_step
+
+
+def to_floats(batch):
+    """The batch as the networks take it: `real_images` float32 (B, H, W, 3) in [-1, 1].
+
+    Bytes come in, a quarter of what floats are on the way to the device that trains (floats are
+    left as they are). Where `flips` bool (B,) is given, the images that it marks are mirrored.
+    """
+    images = batch["real_images"]
+    if "flips" in batch:
+        # As rows: tf.reverse has a fast kernel for three dimensions with three channels.
+        shape = tf.shape(images)
+        mirrored = tf.reverse(tf.reshape(images, [-1, images.shape[2], 3]), [1])
+        images = tf.where(batch["flips"][:, None, None, None], tf.reshape(mirrored, shape), images)
+    if images.dtype == tf.uint8:
+        images = tf.cast(images, tf.float32) / 127.5 - 1.0
+    return {**batch, "real_images": images}
 
 
 def update_ema(ema_model, model, decay, step):

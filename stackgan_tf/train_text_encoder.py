@@ -80,7 +80,9 @@ class StreamData:
         self.next = step + 1
         row = next(self.rows)
         labels = row["label"] if self.has_classes else np.arange(self.stream.batch_size)
-        return char_cnn_rnn.tokenize(row["captions"][:, 0]), row["image"], labels
+        images = np.where(row["flip"].numpy()[:, None, None, None],
+                          row["image"].numpy()[:, :, ::-1], row["image"].numpy())
+        return char_cnn_rnn.tokenize(row["captions"][:, 0]), images, labels
 
 
 class Trainer:
