@@ -1,8 +1,9 @@
 """Reads a PyTorch state dict (.pth) into NumPy arrays, with or without PyTorch.
 
-Where PyTorch is installed, `torch.load(weights_only=True)` reads it. Where not, or where that
-refuses (it knows fewer of Python 2's pickles), the reader here does, through `restricted_pickle`:
-the names that PyTorch writes are interpreted, never imported. Two formats:
+Where PyTorch is installed, `torch.load(weights_only=True)` reads it, once its sizes are checked
+here. Where not, or where that refuses (it knows fewer of Python 2's pickles), the reader here does,
+through `restricted_pickle`: the names that PyTorch writes are interpreted, never imported. Two
+formats:
 
 zip (PyTorch 1.6 and later): `NAME/data.pkl`, and each storage as `NAME/data/KEY`, not compressed.
 legacy: five pickles, one behind the other (magic number, protocol version, system, the state
@@ -44,11 +45,12 @@ def read(path: str) -> dict[str, np.ndarray]:
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        if is_zip := file.read(4) == b"PK\x03\x04":
-            _check_zip(file, path, size)
+        is_zip = file.read(4) == b"PK\x03\x04"
         file.seek(0)
+        (_check_zip if is_zip else _check_legacy)(file, path, size)
         tensors = _read_with_torch(path, size)
         if tensors is None:
+            file.seek(0)
             tensors = (_read_zip if is_zip else _read_legacy)(file, path, size)
     return tensors
 
@@ -114,7 +116,9 @@ def _read_zip(file, path, size):
         raise _damaged(path) from error
 
 
-def _read_legacy(file, path, size):
+def _check_legacy(file, path, size):
+    """Reads all but the numbers: torch.load takes whatever is in the memory for a storage that
+    is not listed, and makes room for as much as a file claims."""
     reader = _Reader(path, size)
     try:
         if reader.load(file) != _MAGIC:
@@ -142,6 +146,15 @@ def _read_legacy(file, path, size):
         if count != storage.count:
             raise PickleError(f"{path}: the storage {key[:100]!r} should have {storage.count:,} "
                               f"numbers and has {count:,}; get it again.")
+        storage.place = file.tell()
+        file.seek(storage.size, os.SEEK_CUR)
+    return reader, state
+
+
+def _read_legacy(file, path, size):
+    reader, state = _check_legacy(file, path, size)
+    for storage in reader.storages.values():
+        file.seek(storage.place)
         storage.data = file.read(storage.size)
     return reader.arrays(state)
 
@@ -151,8 +164,10 @@ def _damaged(path):
 
 
 class _Storage:
+    """Numbers of one kind; `data`, and in the legacy format their `place`, come later."""
+
     def __init__(self, kind, count):
-        self.kind, self.count, self.data = kind, count, b""
+        self.kind, self.count = kind, count
         self.item = 2 if kind == "bfloat16" else np.dtype(kind).itemsize
         self.size = count * self.item
 

@@ -153,7 +153,11 @@ def test_tensors_stay_inside_their_storage(form, pytorch, shape, steps, at, word
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_storages_are_as_large_as_they_say(form, tmp_path, no_torch):
+@pytest.mark.parametrize("pytorch", [True, False])
+def test_storages_are_as_large_as_they_say(form, pytorch, tmp_path, monkeypatch):
+    if not pytorch:
+        monkeypatch.setitem(sys.modules, "torch", None)
+
     def read(count):
         return refusal(WRITERS[form](tmp_path / "x.pth", ONE, state_dict(
             [("x", tensor(0, "FloatStorage", count, (2,), (1,), form == "legacy"))])))
@@ -165,7 +169,10 @@ def test_storages_are_as_large_as_they_say(form, tmp_path, no_torch):
             count)
 
 
-def test_legacy_lies(tmp_path, no_torch):
+@pytest.mark.parametrize("pytorch", [True, False])
+def test_legacy_lies(pytorch, tmp_path, monkeypatch):
+    if not pytorch:
+        monkeypatch.setitem(sys.modules, "torch", None)
     path = tmp_path / "x.pth"
     assert "should have 4 numbers and has 9" in refusal(write_legacy(path, ONE, counts={0: 9}))
     good = (write_legacy(path, ONE), path.read_bytes())[1]
@@ -177,6 +184,8 @@ def test_legacy_lies(tmp_path, no_torch):
     assert "another PyTorch format than 1001" in refusal(path)
     path.write_bytes(good.replace(pickle.dumps(["0"], 2), pickle.dumps(["1"], 2)))
     assert "list of its storages" in refusal(path)
+    path.write_bytes(good.replace(pickle.dumps(["0"], 2), pickle.dumps([], 2)))
+    assert "list of its storages" in refusal(path)  # PyTorch gives what is in the memory
     for other in (b"hello", pickle.dumps([1]), b"\xff\xd8\xff\xe0"):
         path.write_bytes(other)
         assert "is no PyTorch file" in refusal(path)
