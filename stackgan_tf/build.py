@@ -256,38 +256,52 @@ def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, 
     """
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(precision(config))
+    dims = _latent_dims(config, frozen_stage1)
     text_dim = config.condition_dim if config.embedding_dim else 0
-    dims = {"noise": config.noise_dim}
-    if text_dim and config.conditioning_augmentation:
-        dims["epsilon"] = config.condition_dim
     if config.stage == 1:
-        def make_generator():
-            return stage1.Stage1Generator(config.image_size, config.generator_width, text_dim,
-                                          config.conditioning_augmentation,
-                                          config.condition_blocks)
         discriminator = stage1.Stage1Discriminator(config.image_size, config.discriminator_width,
                                                    text_dim, config.discriminator_norm)
     else:
-        dims = _stage2_dims(config, dims, frozen_stage1)
-
-        def make_generator():
-            return stage2.Stage2Generator(
-                frozen_stage1.size, config.image_size, config.generator_width,
-                0 if config.text_once else text_dim, config.residual_blocks,
-                config.conditioning_augmentation, config.condition_blocks,
-                halvings=2 if text_dim else 1)
         discriminator = stage2.Stage2Discriminator(
             config.image_size, config.discriminator_width, text_dim, config.unconditional_head,
             config.discriminator_norm)
-    networks = make_generator(), make_generator(), discriminator
-    _build(config, dims, frozen_stage1, *networks)
-    generator, ema_generator, discriminator = networks
+    generator, ema_generator = (_generator(config, frozen_stage1) for _ in range(2))
+    _build(config, dims, frozen_stage1, [generator, ema_generator], discriminator)
     for average, value in zip(ema_generator.variables, generator.variables, strict=True):
         average.assign(value)
     game = StackGAN(generator, discriminator, dims, config.loss,
                     config.kl_weight if config.conditioning_augmentation else 0.0, frozen_stage1,
                     config.r1_weight)
     return game, ema_generator
+
+
+def generator_alone(config: Config, frozen_stage1: Stage1 | None = None) -> StackGAN:
+    """The game of a stage with a built generator and no discriminator: it can `generate` only."""
+    keras.config.set_dtype_policy(precision(config))
+    dims = _latent_dims(config, frozen_stage1)
+    generator = _generator(config, frozen_stage1)
+    _build(config, dims, frozen_stage1, [generator])
+    return StackGAN(generator, None, dims, stage1=frozen_stage1)
+
+
+def _generator(config, frozen_stage1):
+    text_dim = config.condition_dim if config.embedding_dim else 0
+    if config.stage == 1:
+        return stage1.Stage1Generator(
+            config.image_size, config.generator_width, text_dim, config.conditioning_augmentation,
+            config.condition_blocks, config.relu_condition)
+    return stage2.Stage2Generator(
+        frozen_stage1.size, config.image_size, config.generator_width,
+        0 if config.text_once else text_dim, config.residual_blocks,
+        config.conditioning_augmentation, config.condition_blocks,
+        halvings=2 if text_dim else 1, relu_condition=config.relu_condition)
+
+
+def _latent_dims(config, frozen_stage1):
+    dims = {"noise": config.noise_dim}
+    if config.embedding_dim and config.conditioning_augmentation:
+        dims["epsilon"] = config.condition_dim
+    return dims if config.stage == 1 else _stage2_dims(config, dims, frozen_stage1)
 
 
 def precision(config: Config) -> str:
@@ -332,7 +346,7 @@ def _stage2_dims(config, dims, frozen_stage1):
     return {**{name: dim for name, dim in below.items() if dim}, **own}
 
 
-def _build(config, dims, frozen_stage1, generator, ema_generator, discriminator):
+def _build(config, dims, frozen_stage1, generators, discriminator=None):
     """Makes all weights now: inside a tf.function they would be made at its first trace."""
     inputs = {name: np.zeros((2, dim), np.float32) for name, dim in dims.items()}
     if config.embedding_dim:
@@ -340,10 +354,11 @@ def _build(config, dims, frozen_stage1, generator, ema_generator, discriminator)
     if frozen_stage1 is not None:
         size = frozen_stage1.size
         inputs["stage1_images"] = np.zeros((2, size, size, 3), np.float32)
-    for network in (generator, ema_generator):
+    for network in generators:
         network(inputs)
-    inputs["images"] = np.zeros((2, config.image_size, config.image_size, 3), np.float32)
-    discriminator(inputs)
+    if discriminator is not None:
+        inputs["images"] = np.zeros((2, config.image_size, config.image_size, 3), np.float32)
+        discriminator(inputs)
 
 
 def learning_rate(config: Config, rate: float, steps_per_epoch: float) -> Callable:

@@ -214,3 +214,26 @@ def export(path: str, parts: list, endpoints: dict, step: int | None = None) -> 
         _remove(temporary)
         raise UserError(f"SavedModel {path} could not be written: {_reason(error)}; "
                         "the one before it, if any, is untouched.") from error
+
+
+def export_stage(path: str, gan, generator, embedding_dim: int, step: int | None = None) -> None:
+    """A stage as a SavedModel: latents and embeddings -> images, no strings inside.
+
+    Args:
+        gan: a StackGAN; its frozen Stage-I, if any, goes into the export.
+        generator: the one to export, the moving average for instance.
+        embedding_dim: 0 without text.
+    """
+    dims = {**gan.latent_dims, **({"embeddings": embedding_dim} if embedding_dim else {})}
+    signature = {name: tf.TensorSpec([None, dim], tf.float32, name) for name, dim in dims.items()}
+
+    def generate(inputs):
+        inputs = dict(inputs)
+        embeddings = inputs.pop("embeddings", None)
+        return {"images": gan.generate(inputs, embeddings, generator=generator)["images"]}
+
+    endpoints, parts = {"serve": (generate, [signature])}, [generator]
+    if gan.stage1 is not None:
+        parts.append(gan.stage1.loaded)
+        endpoints["stage1"] = (lambda inputs: {"images": gan.stage1(inputs)}, [signature])
+    export(path, parts, endpoints, step)

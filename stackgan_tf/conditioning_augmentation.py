@@ -12,6 +12,11 @@ class ConditioningAugmentation(keras.layers.Layer):
     Sampling c, instead of projecting e, smooths the conditioning manifold, so that one caption
     gives many images.
 
+    Args:
+        condition_dim: size of c.
+        relu: ReLU instead of leaky ReLU, as in the released PyTorch code. Its second half is the
+            log-variance; with that half of the layer halved, what is here log_sigma is the same.
+
     Call arguments:
         embeddings: float (B, embedding_dim).
         epsilon: float (B, condition_dim), standard normal, other numbers in every row; zeros
@@ -21,14 +26,15 @@ class ConditioningAugmentation(keras.layers.Layer):
         condition, mean, log_sigma: each float32 (B, condition_dim).
     """
 
-    def __init__(self, condition_dim, name="conditioning_augmentation"):
+    def __init__(self, condition_dim, relu=False, name="conditioning_augmentation"):
         # float32 under every precision: exp(log_sigma) and the KL term need it
         super().__init__(name=name, dtype="float32")
         self.dense = blocks.text_dense(2 * condition_dim, name="dense", dtype="float32")
+        # Leaky: plain ReLU keeps log_sigma >= 0, so sigma >= 1. For weights trained with it only.
+        self.activation = tf.nn.relu if relu else blocks.leaky
 
     def call(self, embeddings, epsilon=None):
-        # Leaky, not plain ReLU as in the PyTorch code: that kept log_sigma >= 0, so sigma >= 1.
-        mean, log_sigma = tf.split(blocks.leaky(self.dense(embeddings)), 2, axis=-1)
+        mean, log_sigma = tf.split(self.activation(self.dense(embeddings)), 2, axis=-1)
         if epsilon is None:
             return mean, mean, log_sigma
         return mean + tf.exp(log_sigma) * epsilon, mean, log_sigma

@@ -67,6 +67,7 @@ class Config:
     discriminator_norm: str = "batch"  # batch (the paper) or none
     residual_blocks: int = 4  # Stage-II; the paper takes 4 for 256x256 and 2 for 128x128
     conditioning_augmentation: bool = True  # off: c is the mean, no sampling, no KL (ablation)
+    relu_condition: bool = False  # ReLU, not leaky, gives mean and log sigma (PyTorch code)
     condition_blocks: bool = False  # each up-sampling block reads c (conditional batch norm)
     text_once: bool = False  # Stage-II's generator does not read the caption again (ablation)
     unconditional_head: bool = False  # Stage-II's discriminator also judges without the caption
@@ -353,6 +354,10 @@ def _validate_sizes(config):
         if config.stage == 1 and getattr(config, name):
             raise UserError(f"--{name}={getattr(config, name)} is for --stage=2 only; leave it "
                             "out.")
+    if config.relu_condition and (not config.embedding_dim or config.text_once):
+        without = "--text_once" if config.text_once else "--embedding_dim=0"
+        raise UserError(f"--relu_condition has no use with {without}, where this generator reads "
+                        "no caption; leave one out.")
     if not config.embedding_dim and config.text_encoder:
         raise UserError(f"--text_encoder={config.text_encoder} has no use with "
                         "--embedding_dim=0, which trains without text; leave one out.")

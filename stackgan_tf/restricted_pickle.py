@@ -3,7 +3,8 @@
 A pickle is a program, and `pickle.load` runs it. This is a small machine for the opcodes that
 lists of texts, numbers and NumPy arrays are made of, at any protocol. It imports nothing and calls
 nothing by name: each of the few names that NumPy writes stands for a function of this file, and
-any other is refused by name as soon as it is read.
+any other is refused by name as soon as it is read. A caller may stand in for further names, with
+functions of its own; they are not imported either.
 
 Why not `pickle.Unpickler` with a `find_class`: NumPy's own `__setstate__` and `scalar` trust the
 shapes, field offsets and dtypes of the file; the memo is sized by an index in the file; and a
@@ -34,21 +35,33 @@ ALLOWED = {
 }
 
 
+_REMEDY = ("only lists, texts, numbers and NumPy arrays of numbers are read, and nothing of it was "
+           "run. If you trust its maker, have it written again as such (protocol 4 or lower).")
+
+
 class PickleError(ValueError):
     """The file asks for what it may not have, is damaged or is no pickle. One line."""
 
 
-def load(source):
+def load(source, names=None, persistent=None, remedy=_REMEDY):
     """The content of a pickle: lists, tuples, dicts, str, bytes, numbers, arrays, None.
 
     Args:
-        source: a path, or a binary file that can be sought in. Strings of Python 2 are read as
-            latin1. Arrays come out read-only; numbers and texts of NumPy of a fixed size only.
+        source: a path, or a binary file that can be sought in, which is left behind the pickle.
+            Strings of Python 2 are read as latin1. Arrays come out read-only; numbers and texts
+            of NumPy of a fixed size only.
+        names: {(module, name): stand-in} of what the pickle may ask for besides NumPy's names; a
+            function is called with the arguments in the file, which it has to check, anything
+            else is the `kind` of a Name, not to be called.
+        persistent: function of a persistent id (from untrusted bytes) that gives the object.
+        remedy: how a refusal ends.
 
     Raises:
         PickleError (a ValueError): one line with the file's name and what it asked for.
     """
     with _opened(source) as machine:
+        machine.names = {**ALLOWED, **names} if names else ALLOWED
+        machine.persistent, machine.remedy = persistent, remedy
         for _ in machine.run(stream=False):
             pass
         return machine.result
@@ -78,7 +91,7 @@ def _opened(source):
             yield _Machine(file, os.fspath(source))
 
 
-class _Name:
+class Name:
     """A name that the pickle has asked for and may have."""
 
     def __init__(self, kind):
@@ -114,7 +127,7 @@ _PUTS = {b"q": "<B", b"r": "<I"}
 _GETS = {b"h": "<B", b"j": "<I"}
 _EXTENSIONS = {b"\x82": "<B", b"\x83": "<H", b"\x84": "<I"}
 _REFUSED = {
-    b"Q": "a persistent object", b"o": "a new object",
+    b"o": "a new object",
     b"\x81": "a new object", b"\x92": "a new object",
     b"\x97": "a buffer beside the file", b"\x98": "a buffer beside the file",
     b"\x8f": "a set", b"\x90": "a set", b"\x91": "a set",
@@ -140,6 +153,7 @@ class _Machine:
         self.places = {}  # {id: place in the memo} of what arrays may be made of
         self.unbuilt = 0
         self.stream, self.result, self.streamed = False, None, False
+        self.names, self.persistent, self.remedy = ALLOWED, None, _REMEDY
 
     def run(self, stream: bool) -> Iterator:
         """Reads to the end; yields the items of the outermost list when `stream`."""
@@ -177,9 +191,7 @@ class _Machine:
                            f"{self.size - self.left:,} of {self.size:,}; get it again.")
 
     def refuse(self, what):
-        raise PickleError(f"{self.name} asks for {what[:100]!s}; only lists, texts, numbers and "
-                          "NumPy arrays of numbers are read, and nothing of it was run. If you "
-                          "trust its maker, have it written again as such (protocol 4 or lower).")
+        raise PickleError(f"{self.name} asks for {what[:100]!s}; {self.remedy}")
 
     def read(self, count):
         if not 0 <= count <= self.left:
@@ -278,9 +290,14 @@ class _Machine:
 
     def find_class(self, module, name):
         """Puts an allowed name on the stack; it is compared as written, never looked up."""
-        if (module, name) not in ALLOWED:
+        if (module, name) not in self.names:
             self.refuse(f"{module}.{name}")
-        self.stack.append(_Name(ALLOWED[module, name]))
+        self.stack.append(Name(self.names[module, name]))
+
+    def persistent_object(self):
+        if self.persistent is None:
+            self.refuse("a persistent object")
+        self.stack.append(self.persistent(self.stack.pop()))
 
     def instance(self):
         self.find_class(self.line().decode(), self.line().decode())
@@ -289,9 +306,12 @@ class _Machine:
     def reduce(self):
         """Calls none of the names: it makes what NumPy would, from checked arguments."""
         arguments, name = self.stack.pop(), self.stack.pop()
-        if type(name) is not _Name or type(arguments) is not tuple:
+        if type(name) is not Name or type(arguments) is not tuple:
             raise self.damaged()
-        if name.kind == "array" and type(arguments[0]) is _Name and arguments[0].kind == "ndarray":
+        if callable(name.kind):  # a stand-in of the caller
+            made = name.kind(*arguments)
+        elif (name.kind == "array" and type(arguments[0]) is Name
+              and arguments[0].kind == "ndarray"):
             made = _Unbuilt("array")
         elif name.kind == "dtype":
             made = _Unbuilt("dtype", self.checked_dtype(arguments[0]))
@@ -308,6 +328,9 @@ class _Machine:
 
     def build(self):
         state, target = self.stack.pop(), self.stack.pop()
+        if type(target) is dict and self.names is not ALLOWED:
+            self.stack.append(target)  # attributes of a stand-in, such as _metadata: not kept
+            return
         if type(target) is not _Unbuilt:
             raise self.damaged()
         if target.kind == "dtype":
@@ -363,6 +386,7 @@ _STEPS = {
     b"c": lambda m: m.find_class(m.line().decode(), m.line().decode()),
     b"\x93": lambda m: m.find_class(m.stack.pop(-2), m.stack.pop()),
     b"i": _Machine.instance,
+    b"Q": _Machine.persistent_object,
     b"P": lambda m: m.refuse(f"the persistent object {m.line().decode('latin1')!r}"),
     b"R": _Machine.reduce,
     b"b": _Machine.build,

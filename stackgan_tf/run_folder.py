@@ -36,6 +36,15 @@ class Part:
         return self.is_exported() or (tf.io.gfile.isdir(self.checkpoints)
                                       and bool(tf.io.gfile.listdir(self.checkpoints)))
 
+    def refuse_without_checkpoint(self) -> None:
+        """UserError if training would start anew over a SavedModel: an imported one has nothing
+        that training can go on from."""
+        begun = tf.io.gfile.isdir(self.checkpoints) and tf.io.gfile.listdir(self.checkpoints)
+        if self.is_exported() and not begun:
+            raise UserError(f"{self.saved_model} is there and no checkpoint to go on from (it was "
+                            "imported, or they were removed); training would write over it. Choose "
+                            "another --run, or move it away.")
+
     def read_config(self) -> dict | None:
         """The settings that the part was made with, None if it was never begun."""
         path = os.path.join(self.path, "config.json")

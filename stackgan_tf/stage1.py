@@ -16,6 +16,7 @@ class Stage1Generator(keras.Model):
         condition_dim: size of c, or 0 for a generator without text.
         augment: False takes c = mean(e), the paper's ablation.
         condition_blocks: every up-sampling block reads c too, not the first layer alone.
+        relu_condition: of the conditioning augmentation, for the released PyTorch weights.
 
     Call argument: a dict of
         noise: float (B, noise_dim), standard normal.
@@ -28,11 +29,13 @@ class Stage1Generator(keras.Model):
     """
 
     def __init__(self, image_size=64, width=128, condition_dim=128, augment=True,
-                 condition_blocks=False, name="stage1_generator"):
+                 condition_blocks=False, relu_condition=False, name="stage1_generator"):
         super().__init__(name=name, autocast=False)  # the latents stay float32
         self.width = width
         self.augment = augment
-        self.augmentation = ConditioningAugmentation(condition_dim) if condition_dim else None
+        self.augmentation = None
+        if condition_dim:
+            self.augmentation = ConditioningAugmentation(condition_dim, relu_condition)
         self.fc = keras.layers.Dense(4 * 4 * 8 * width, use_bias=False, name="fc",
                                      kernel_initializer=blocks.normal_init())
         self.fc_norm = blocks.batch_norm("fc_norm")

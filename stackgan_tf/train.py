@@ -48,6 +48,7 @@ def main(_):
     text = Part(config.checkpoint_dir, config.run, "text_encoder")
     if config.embedding_dim and not config.precomputed_embeddings:
         text.check(config, TEXT_FIELDS)
+    part.refuse_without_checkpoint()
     part.check(config)
     print(f"stage {config.stage} of run {config.run!r}: {part.path}", flush=True)
     batches = build.load_batches(config)
@@ -320,25 +321,8 @@ class Trainer:
                             ) from error
 
     def export(self, step):
-        """The stage as a SavedModel: latents and embeddings -> images, no strings inside."""
-        dims = dict(self.gan.latent_dims)
-        if self.config.embedding_dim:
-            dims["embeddings"] = self.config.embedding_dim
-        signature = {name: tf.TensorSpec([None, dim], tf.float32, name)
-                     for name, dim in dims.items()}
-
-        def generate(inputs):
-            inputs = dict(inputs)
-            embeddings = inputs.pop("embeddings", None)
-            output = self.gan.generate(inputs, embeddings, generator=self.sampler)
-            return {"images": output["images"]}
-
-        endpoints = {"serve": (generate, [signature])}
-        parts = [self.sampler]
-        if self.stage1 is not None:
-            parts.append(self.stage1.loaded)
-            endpoints["stage1"] = (lambda inputs: {"images": self.stage1(inputs)}, [signature])
-        checkpoint.export(self.part.saved_model, parts, endpoints, step)
+        checkpoint.export_stage(self.part.saved_model, self.gan, self.sampler,
+                                self.config.embedding_dim, step)
 
 
 if __name__ == "__main__":

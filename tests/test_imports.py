@@ -9,12 +9,14 @@ ROOT = Path(stackgan_tf.__file__).parent
 LEVELS = [
     ["config", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
      "parallel", "restricted_pickle", "caption_files"],
-    ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*", "metrics.*"],
+    ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*",
+     "metrics.*", "pytorch_file"],
     ["stage1", "stage2", "stackgan", "attribute_classifier", "data_report",
      "data_report_text", "stream", "sources", "baselines.*"],
     ["build", "train_step", "shards"],
     ["checkpoint", "run_folder", "generate"],
-    ["train", "train_text_encoder", "sample", "evaluate", "export", "inspect_data", "prepare"],
+    ["train", "train_text_encoder", "sample", "evaluate", "export", "inspect_data", "prepare",
+     "import_pytorch"],
 ]
 # Within a level nobody imports anybody, but for the file that reads a run of the same level.
 WITHIN = {("generate", "run_folder"), ("generate", "checkpoint")}
