@@ -14,7 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import datasets, stage1, stage2
+from stackgan_tf import blocks, datasets, stage1, stage2
+from stackgan_tf.adam import FusedAdam
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.datasets import folder, prepared
 from stackgan_tf.pipeline import Batches, Examples, text
@@ -284,6 +285,16 @@ def generator_alone(config: Config, frozen_stage1: Stage1 | None = None) -> Stac
     return StackGAN(generator, None, dims, stage1=frozen_stage1)
 
 
+def for_inference(config: Config, generator: keras.Model, frozen_stage1: Stage1 | None = None
+                  ) -> keras.Model:
+    """A copy of a stage's generator for its export, with the batch norms in the convolutions."""
+    copy = generator_alone(config, frozen_stage1).generator
+    for variable, value in zip(copy.variables, generator.variables, strict=True):
+        variable.assign(value)
+    blocks.fold_batch_norms(copy)
+    return copy
+
+
 def _generator(config, frozen_stage1):
     text_dim = config.condition_dim if config.embedding_dim else 0
     if config.stage == 1:
@@ -373,7 +384,6 @@ def learning_rate(config: Config, rate: float, steps_per_epoch: float) -> Callab
 def optimizer(config: Config, rate: Callable, model: keras.Model) -> keras.Optimizer:
     """Adam, built on the model's trainable variables. epsilon 1e-8: the released code's."""
     # Named, or a second one in the same process would not fit the checkpoints of the first.
-    adam = keras.optimizers.Adam(rate, config.adam_beta1, config.adam_beta2, epsilon=1e-8,
-                                 name="adam")
+    adam = FusedAdam(rate, config.adam_beta1, config.adam_beta2, epsilon=1e-8, name="adam")
     adam.build(model.trainable_variables)
     return adam

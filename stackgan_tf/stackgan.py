@@ -54,14 +54,14 @@ class StackGAN:
             inputs["stage1_images"] = tf.stop_gradient(self.stage1(inputs))
         return (generator or self.generator)(inputs, training=training)
 
-    def discriminator_loss(self, batch, latents):
+    def discriminator_loss(self, batch, fake_images):
         """real/right caption against fake/right caption and real/WRONG caption, each half.
 
         The features of the real images are computed once for the right and the wrong pair.
+        `fake_images` (B, H, W, 3) are the generator's for the batch's embeddings.
         Returns the scalar and {name: scalar} for the log.
         """
         embeddings = batch.get("embeddings")
-        fake_images = tf.stop_gradient(self.generate(latents, embeddings, True)["images"])
         d = self.discriminator
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(batch["real_images"])
@@ -88,13 +88,13 @@ class StackGAN:
         parts["accuracy/fake"] = tf.reduce_mean(tf.cast(fake_logits[0] < 0.0, tf.float32))
         return loss, {"loss/discriminator": loss, **parts}
 
-    def generator_loss(self, batch, latents):
+    def generator_loss(self, batch, output):
         """The fakes shall pass as real with their captions; plus kl_weight * KL.
 
+        `output` is `generate`'s for the batch's embeddings.
         Returns the scalar and {name: scalar} for the log.
         """
         embeddings = batch.get("embeddings")
-        output = self.generate(latents, embeddings, training=True)
         d = self.discriminator
         features = d.features(output["images"], True)
         adversarial = self.g_loss(d.logits(features, embeddings, True))

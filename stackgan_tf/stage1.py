@@ -38,7 +38,7 @@ class Stage1Generator(keras.Model):
             self.augmentation = ConditioningAugmentation(condition_dim, relu_condition)
         self.fc = keras.layers.Dense(4 * 4 * 8 * width, use_bias=False, name="fc",
                                      kernel_initializer=blocks.normal_init())
-        self.fc_norm = blocks.batch_norm("fc_norm")
+        self.fc_norm = blocks.BatchNorm(name="fc_norm")
         doublings = image_size.bit_length() - 3
         conditional = condition_blocks and condition_dim > 0
         self.up = [blocks.Upsample(8 * width // 2**(i + 1), conditional, name=f"up_{i}")

@@ -321,7 +321,8 @@ class Trainer:
                             ) from error
 
     def export(self, step):
-        checkpoint.export_stage(self.part.saved_model, self.gan, self.sampler,
+        generator = build.for_inference(self.config, self.sampler, self.stage1)
+        checkpoint.export_stage(self.part.saved_model, self.gan, generator,
                                 self.config.embedding_dim, step)
 
 

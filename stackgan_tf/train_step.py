@@ -9,7 +9,8 @@ def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_gener
 
     Args:
         gan: an object with `generator`, `discriminator`, `draw_latents(seed, batch_size)`,
-            `discriminator_loss(batch, latents)` and `generator_loss(batch, latents)`.
+            `generate(latents, embeddings, training)`, `discriminator_loss(batch, fake_images)`
+            and `generator_loss(batch, output)`, the last of what `generate` gave.
         generator_optimizer, discriminator_optimizer: Keras optimizers, built on the trainable
             variables of the two networks.
         ema_generator: a second generator, whose variables are the moving average; or None.
@@ -28,14 +29,18 @@ def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_gener
         batch = to_floats(batch)
         batch_size = tf.shape(batch["real_images"])[0]
         latents = gan.draw_latents(tf.stack([seed, tf.cast(step, tf.int32)]), batch_size)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(d_variables)
-            d_loss, d_parts = gan.discriminator_loss(batch, latents)
-        discriminator_optimizer.apply(tape.gradient(d_loss, d_variables), d_variables)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(g_variables)
-            g_loss, g_parts = gan.generator_loss(batch, latents)
-        generator_optimizer.apply(tape.gradient(g_loss, g_variables), g_variables)
+        with tf.GradientTape(watch_accessed_variables=False) as g_tape:
+            g_tape.watch(g_variables)
+            # One set of fakes for both, as in the released code: the generator does not change
+            # in between.
+            output = gan.generate(latents, batch.get("embeddings"), training=True)
+            with g_tape.stop_recording(), tf.GradientTape(watch_accessed_variables=False) as d_tape:
+                d_tape.watch(d_variables)
+                d_loss, d_parts = gan.discriminator_loss(batch, output["images"])
+            with g_tape.stop_recording():
+                discriminator_optimizer.apply(d_tape.gradient(d_loss, d_variables), d_variables)
+            g_loss, g_parts = gan.generator_loss(batch, output)
+        generator_optimizer.apply(g_tape.gradient(g_loss, g_variables), g_variables)
         if ema_generator is not None:
             update_ema(ema_generator, gan.generator, ema_decay, step)
         return {**d_parts, **g_parts}

@@ -19,6 +19,10 @@ def batch_of(size=16, rows=4, seed=3):
             "mismatched_embeddings": tf.constant(rng.normal(size=(rows, 8)), tf.float32)}
 
 
+def fakes(gan, batch, rows):
+    return gan.generate(gan.draw_latents([0, 0], rows), batch["embeddings"], True)["images"]
+
+
 def louder(model, factor=20.0):
     """Enlarges the tiny N(0, 0.02) weights, so that a difference is no rounding matter."""
     for variable in model.trainable_variables:
@@ -73,7 +77,7 @@ def test_4_wrong_pairs_are_real_pictures_of_another_class(folder, tiny):
     # and the loss scores them as D(real image, wrong caption), fakes kept out of it
     gan, _ = build.gan(tiny())
     batch = batch_of()
-    _, parts = gan.discriminator_loss(batch, gan.draw_latents([0, 0], 4))
+    _, parts = gan.discriminator_loss(batch, fakes(gan, batch, 4))
     d = gan.discriminator
     expected = d.logits(d.features(batch["real_images"], True), batch["mismatched_embeddings"],
                         True)
@@ -173,7 +177,7 @@ def test_10_r1_is_the_slope_by_differences(tiny):
     """The penalty that is added against D's slope measured by small steps of the real images."""
     gan, _ = build.gan(tiny(discriminator_norm="none", r1_weight=1.0))
     d, batch = gan.discriminator, batch_of(rows=2)
-    _, parts = gan.discriminator_loss(batch, gan.draw_latents([0, 0], 2))
+    _, parts = gan.discriminator_loss(batch, fakes(gan, batch, 2))
     images = batch["real_images"].numpy().astype(np.float64)
     rng, slopes = np.random.default_rng(0), []
     for _ in range(300):  # E (a.g)^2 = |g|^2 for a normal direction a

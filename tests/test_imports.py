@@ -8,7 +8,7 @@ import stackgan_tf
 ROOT = Path(stackgan_tf.__file__).parent
 LEVELS = [
     ["config", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
-     "parallel", "restricted_pickle", "caption_files"],
+     "parallel", "restricted_pickle", "caption_files", "adam"],
     ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*",
      "metrics.*", "pytorch_file"],
     ["stage1", "stage2", "stackgan", "attribute_classifier", "data_report",

@@ -108,7 +108,8 @@ def test_without_augmentation_there_is_no_kl_on_a_stage1_that_has_it(tiny, stage
     gan, _ = build.gan(tiny(2, conditioning_augmentation=False), build.Stage1(stage1_path))
     assert "epsilon" in gan.latent_dims  # the Stage-I below reads it
     batch = {"embeddings": tf.ones([2, 8]), "real_images": tf.zeros([2, 32, 32, 3])}
-    _, parts = gan.generator_loss(batch, gan.draw_latents([0, 0], 2))
+    _, parts = gan.generator_loss(
+        batch, gan.generate(gan.draw_latents([0, 0], 2), batch["embeddings"], True))
     assert "loss/kl" not in parts
 
 

@@ -1,0 +1,189 @@
+"""The fast forms against the plain ones: batch norm, Adam, folded weights, shared fakes."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from stackgan_tf import blocks, build, train_step
+from stackgan_tf.adam import FusedAdam
+
+
+def norms(shape):
+    """Ours and Keras's, with the same random weights."""
+    plain = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
+    fast = blocks.BatchNorm()
+    rng = np.random.default_rng(0)
+    for layer in (plain, fast):
+        layer.build(shape)
+    for a, b in zip(plain.weights, fast.weights, strict=True):
+        assert a.path.split("/")[-1] == b.path.split("/")[-1]
+        value = rng.uniform(0.5, 2.0, a.shape)
+        a.assign(value), b.assign(value)
+    return plain, fast
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (3, 4, 4, 5)])
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_is_keras_batch_norm(shape, training):
+    x = tf.constant(np.random.default_rng(1).normal(2, 3, shape), tf.float32)
+    found = []
+    for layer in norms(shape):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=training)
+            loss = tf.reduce_sum(y**3)
+        gradients = tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])
+        found.append([y, *gradients, layer.moving_mean.value, layer.moving_variance.value])
+    for plain, fast in zip(*found, strict=True):
+        np.testing.assert_allclose(fast, plain, rtol=1e-4, atol=1e-4 * np.abs(plain).max())
+
+
+def test_batch_norm_has_a_second_order_gradient():
+    """As Keras's, for penalties on a gradient."""
+    x = tf.constant(np.random.default_rng(2).normal(0, 1, (2, 3, 3, 4)), tf.float32)
+    found = []
+    for layer in norms(x.shape):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                loss = tf.reduce_sum(layer(x, training=True) ** 3)
+            penalty = tf.reduce_sum(inner.gradient(loss, x) ** 2)
+        found.append(outer.gradient(penalty, [x, layer.gamma.value]))
+    for plain, fast in zip(*found, strict=True):
+        np.testing.assert_allclose(fast, plain, rtol=1e-3, atol=1e-4 * np.abs(plain).max())
+
+
+def test_batch_norm_of_bfloat16_has_float32_statistics():
+    # 256 + 1/8 and 256 - 1/8 are both 256 in bfloat16's 8 bits; sums of many must not be rounded
+    x = tf.cast(tf.reshape(tf.range(4096) % 3, [4, 32, 32, 1]), tf.bfloat16)
+    layer = blocks.BatchNorm(dtype="bfloat16")
+    y = layer(x, training=True)
+    assert y.dtype == tf.bfloat16 and layer.moving_mean.dtype == "float32"
+    values = np.arange(4096) % 3
+    np.testing.assert_allclose(layer.moving_mean[0], 0.1 * values.mean(), rtol=1e-5)
+    np.testing.assert_allclose(layer.moving_variance[0], 0.9 + 0.1 * values.var(), rtol=1e-5)
+
+
+def adams(values):
+    made = []
+    for kind in (keras.optimizers.Adam, FusedAdam):
+        variables = [keras.Variable(np.float32(v), name=f"w{i}") for i, v in enumerate(values)]
+        optimizer = kind(1e-2, 0.5, 0.999, epsilon=1e-8, name="adam")
+        optimizer.build(variables)
+        made.append((variables, optimizer))
+    return made
+
+
+def test_adam_is_keras_adam():
+    rng = np.random.default_rng(0)
+    shapes = [(3, 3, 4, 5), (7,)]
+    (plain, plain_adam), (fast, fast_adam) = adams([rng.normal(size=s) for s in shapes])
+    for _ in range(5):
+        gradients = [tf.constant(rng.normal(size=s), tf.float32) for s in shapes]
+        plain_adam.apply(gradients, [v.value for v in plain])
+        fast_adam.apply(gradients, [v.value for v in fast])
+    assert [v.path for v in fast_adam.variables] == [v.path for v in plain_adam.variables]
+    for a, b in zip(plain + plain_adam.variables, fast + fast_adam.variables, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
+
+
+def test_two_replicas_compute_what_one_device_does():
+    """In a process of its own: logical devices are made before TensorFlow starts."""
+    code = '''
+import numpy as np, tensorflow as tf, keras
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from stackgan_tf import blocks
+from stackgan_tf.adam import FusedAdam
+x = np.random.default_rng(0).normal(2, 3, (4, 3, 3, 5)).astype(np.float32)
+found = []
+for strategy in (tf.distribute.get_strategy(),
+                 tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+    replicas = strategy.num_replicas_in_sync
+    with strategy.scope():
+        layer = blocks.BatchNorm()
+        layer.build(x.shape)
+        layer.gamma.assign(np.arange(1.0, 6.0))
+        adam = FusedAdam(0.1, name="adam")
+        adam.build(layer.trainable_variables)
+    def step(rows):
+        variables = [v.value for v in layer.trainable_variables]
+        with tf.GradientTape() as tape:
+            tape.watch(variables)
+            loss = tf.reduce_sum(layer(rows, training=True) ** 3) / len(x)
+        adam.apply(tape.gradient(loss, variables), variables)
+    for _ in range(3):
+        rows = iter(np.split(x, replicas))
+        data = strategy.experimental_distribute_values_from_function(
+            lambda _: tf.constant(next(rows)))
+        tf.function(strategy.run)(step, (data,))
+    found.append(np.concatenate([v.numpy() for v in layer.weights]))
+print(np.abs(found[0] - found[1]).max(), np.abs(found[0]).max())
+'''
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert not done.returncode, done.stderr[-2000:]
+    off, scale = map(float, done.stdout.split())
+    assert off < 1e-4 * scale
+
+
+def randomized(model):
+    """Weights and statistics as after a long training, so that a difference shows."""
+    rng = np.random.default_rng(5)
+    for v in model.variables:
+        spread = rng.uniform(0.5, 1.5, v.shape) if "norm" in v.path else 0.3 * rng.normal(
+            size=v.shape)
+        v.assign(spread)
+    return model
+
+
+def test_folded_generators_draw_the_same(tiny):
+    config = tiny(condition_blocks=True)
+    gan, _ = build.gan(config)
+    randomized(gan.generator)
+    folded = build.for_inference(config, gan.generator)
+    latents = gan.draw_latents([0, 1], 4)
+    embeddings = tf.random.normal([4, config.embedding_dim], seed=1)
+    plain = gan.generate(latents, embeddings)["images"]
+    fast = gan.generate(latents, embeddings, generator=folded)["images"]
+    assert np.std(plain) > 0.1
+    np.testing.assert_allclose(fast, plain, atol=1e-4)
+    function = tf.function(lambda x: folded(x)).get_concrete_function(
+        {**latents, "embeddings": embeddings})
+    assert not [op for op in function.graph.get_operations() if "BatchNorm" in op.type]
+
+
+def test_one_set_of_fakes_gives_the_gradients_of_two(tiny):
+    """Against the plain form: the generator runs anew for each of the two losses."""
+    config = tiny(discriminator_norm="none", ema_decay=0.0)
+    batch = {"real_images": tf.random.uniform([4, 16, 16, 3], -1, 1, seed=0),
+             "embeddings": tf.random.normal([4, 8], seed=1),
+             "mismatched_embeddings": tf.random.normal([4, 8], seed=2)}
+    found = []
+    for plain in (True, False):
+        gan, _ = build.gan(config)
+        g, d = gan.generator, gan.discriminator
+        adams = [build.optimizer(config, 1e-3, m) for m in (g, d)]
+        if plain:
+            latents = gan.draw_latents(tf.constant([config.seed, 0]), 4)
+            losses = [lambda: gan.discriminator_loss(batch, tf.stop_gradient(
+                          gan.generate(latents, batch["embeddings"], True)["images"]))[0],
+                      lambda: gan.generator_loss(
+                          batch, gan.generate(latents, batch["embeddings"], True))[0]]
+            for loss, model, adam in zip(losses, (d, g), reversed(adams)):
+                variables = [v.value for v in model.trainable_variables]
+                with tf.GradientTape(watch_accessed_variables=False) as tape:
+                    tape.watch(variables)
+                    value = loss()
+                adam.apply(tape.gradient(value, variables), variables)
+        else:
+            step = train_step.make_train_step(gan, *adams, None, 0.0, config.seed)
+            step(batch, tf.constant(0, tf.int64))
+        # after one step Adam's first moment is half the gradient, and no rounding is magnified
+        found.append([v.numpy() for adam in adams for v in adam._momentums])
+    for two, one in zip(*found, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-4 * np.abs(two).max())
