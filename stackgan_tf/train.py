@@ -320,25 +320,30 @@ class Trainer:
                             ) from error
 
     def export(self, step):
-        """The stage as a SavedModel: latents and embeddings -> images, no strings inside."""
-        dims = dict(self.gan.latent_dims)
-        if self.config.embedding_dim:
-            dims["embeddings"] = self.config.embedding_dim
-        signature = {name: tf.TensorSpec([None, dim], tf.float32, name)
-                     for name, dim in dims.items()}
+        export_stage(self.part.saved_model, self.config, self.gan, self.sampler, step)
 
-        def generate(inputs):
-            inputs = dict(inputs)
-            embeddings = inputs.pop("embeddings", None)
-            output = self.gan.generate(inputs, embeddings, generator=self.sampler)
-            return {"images": output["images"]}
 
-        endpoints = {"serve": (generate, [signature])}
-        parts = [self.sampler]
-        if self.stage1 is not None:
-            parts.append(self.stage1.loaded)
-            endpoints["stage1"] = (lambda inputs: {"images": self.stage1(inputs)}, [signature])
-        checkpoint.export(self.part.saved_model, parts, endpoints, step)
+def export_stage(path: str, config: Config, gan, generator, step: int | None = None) -> None:
+    """The stage as a SavedModel: latents and embeddings -> images, no strings inside.
+
+    `generator` is the one to keep: the moving average, or the live one.
+    """
+    dims = dict(gan.latent_dims)
+    if config.embedding_dim:
+        dims["embeddings"] = config.embedding_dim
+    signature = {name: tf.TensorSpec([None, dim], tf.float32, name) for name, dim in dims.items()}
+
+    def generate(inputs):
+        inputs = dict(inputs)
+        embeddings = inputs.pop("embeddings", None)
+        return {"images": gan.generate(inputs, embeddings, generator=generator)["images"]}
+
+    endpoints = {"serve": (generate, [signature])}
+    parts = [generator]
+    if gan.stage1 is not None:
+        parts.append(gan.stage1.loaded)
+        endpoints["stage1"] = (lambda inputs: {"images": gan.stage1(inputs)}, [signature])
+    checkpoint.export(path, parts, endpoints, step)
 
 
 if __name__ == "__main__":
