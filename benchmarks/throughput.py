@@ -65,17 +65,19 @@ def main(_):
         raise UserError(f"--batch_sizes={min(batch_sizes)}: batch norm trains on 2 or more.")
     if values.compile and not values.torch:
         raise UserError("--compile is for --torch.")
+    for stage in stages:  # refused before anything starts
+        settings(int(stage), "float32", values.width)
     print(machine(), flush=True)
     if values.scale:
-        scale(precisions, batch_sizes or (2, 4, 8, 16))
+        scale(precisions, batch_sizes or (2, 4, 8, 16), values)
         return
     for stage in map(int, stages):
         for mode in modes:
             sizes = batch_sizes or BATCH_SIZES[stage, mode]
             if values.profile:
-                profile(stage, mode, precisions, sizes[-1])
+                profile(stage, mode, precisions, sizes[-1], values.width)
             else:
-                Comparison(stage, mode, precisions, sizes).run()
+                Comparison(stage, mode, precisions, sizes, values).run()
 
 
 def chosen(flag, allowed):
@@ -113,20 +115,15 @@ def settings(stage, precision, width, **changes):
                     "generator_width": width, "discriminator_width": width // 2, **changes})
 
 
-def loaded_ours(child, name, config, batch_size, mode):
+def load_ours(child, name, config, batch_size, mode):
     child.ask("load", name, dataclasses.asdict(config), batch_size, mode, LEARNING_RATE)
 
 
-def loaded_torch(child, name, config, batch_size, mode, variant):
-    child.ask("load", name, dataclasses.asdict(config), batch_size, mode, variant, LEARNING_RATE,
-              flags.FLAGS.generator_forwards)
-
-
 class Comparison:
-    """One stage in one mode, in all precisions and batch sizes."""
+    """One stage in one mode, in all precisions and batch sizes; `values`: the flags'."""
 
-    def __init__(self, stage, mode, precisions, batch_sizes):
-        self.mode, self.batch_sizes, self.values = mode, batch_sizes, flags.FLAGS
+    def __init__(self, stage, mode, precisions, batch_sizes, values):
+        self.mode, self.batch_sizes, self.values = mode, batch_sizes, values
         self.title = f"stage {stage}, {mode}"
         self.configs = {p: settings(stage, p, self.values.width) for p in precisions}
         config = next(iter(self.configs.values()))
@@ -163,6 +160,10 @@ class Comparison:
         for batch_size in self.batch_sizes:
             self.report(batch_size)
 
+    def load_torch(self, child, name, config, batch_size, variant):
+        child.ask("load", name, dataclasses.asdict(config), batch_size, self.mode, variant,
+                  LEARNING_RATE, self.values.generator_forwards)
+
     def measure(self, children):
         cases = []  # (process, its name for the case, key in rates, pictures or work a call)
         for precision, config in self.configs.items():
@@ -171,11 +172,11 @@ class Comparison:
             for size in self.batch_sizes:
                 cases.append(("matmul", matmul, (size, precision, "matmul"), work))
                 name = f"{precision} {size}"
-                loaded_ours(children["ours"], name, config, size, self.mode)
+                load_ours(children["ours"], name, config, size, self.mode)
                 cases.append(("ours", name, (size, precision, "ours"), 1))
                 for variant in self.variants(precision):
                     name = f"{variant} {size}"
-                    loaded_torch(children["torch"], name, config, size, self.mode, variant)
+                    self.load_torch(children["torch"], name, config, size, variant)
                     cases.append(("torch", name, (size, precision, variant), 1))
         for done in range(self.values.rounds):
             for child, name, key, work in cases:  # in turn: what disturbs one disturbs all alike
@@ -187,11 +188,11 @@ class Comparison:
         size = self.batch_sizes[-1]
         for precision, config in self.configs.items():
             with Child("benchmarks.tf_side", folder) as child:
-                loaded_ours(child, "one", config, size, self.mode)
+                load_ours(child, "one", config, size, self.mode)
                 self.peaks[precision, "ours"] = child.ask("peak", "one", 2)
             for variant in self.variants(precision):
                 with Child("benchmarks.torch_side") as child:
-                    loaded_torch(child, "one", config, size, self.mode, variant)
+                    self.load_torch(child, "one", config, size, variant)
                     self.peaks[precision, variant] = child.ask("peak", "one", 2)
 
     def report(self, batch_size):
@@ -241,11 +242,11 @@ def middle(numbers, unit):
             + f" ({min(numbers):.4g} to {max(numbers):.4g})")
 
 
-def profile(stage, mode, precisions, batch_size):
+def profile(stage, mode, precisions, batch_size, width):
     for precision in precisions:
         with tempfile.TemporaryDirectory() as folder, Child("benchmarks.tf_side", folder) as child:
-            config = settings(stage, precision, flags.FLAGS.width)
-            loaded_ours(child, "one", config, batch_size, mode)
+            config = settings(stage, precision, width)
+            load_ours(child, "one", config, batch_size, mode)
             rows, passed = child.ask("profile", "one")
         total = sum(row[3] for row in rows)
         print(f"\nstage {stage}, {mode}, {precision}, batch size {batch_size}: {passed:.3f} s; "
@@ -267,21 +268,22 @@ def by_type(rows):
     return sorted(((kind, *value) for kind, value in sums.items()), key=lambda row: -row[1])
 
 
-def scale(precisions, batch_sizes):
+def scale(precisions, batch_sizes, values):
     """A training step of Stage-II (at 64: of Stage-I), one of three things changed at a time."""
-    width, base = flags.FLAGS.width, 4
+    width, base = values.width, 4
     points = [(256, width, size) for size in batch_sizes]
     points += [(side, width, base) for side in (64, 128, 256, 512)]
-    points += [(256, part, base) for part in (width // 4, width // 2, width, width * 3 // 2)]
+    points += [(256, part, base) for part in
+               (max(4, width * share // 16 * 4) for share in (1, 2, 4, 6))]
     print("  side   Gf  batch  precision       GFLOP a picture  s a step (range)"
           "            pictures/s  GFLOP/s  peak GB")
     for precision in precisions:
         for side, gf, size in dict.fromkeys(points):
             config = settings(1 if side == 64 else 2, precision, gf, image_size=side)
-            work = flops.training_step(config, flags.FLAGS.generator_forwards)
+            work = flops.training_step(config, values.generator_forwards)
             line = f"  {side:4d}  {gf:3d}  {size:5d}  {precision:14s}  {work / 1e9:15.2f}  "
             try:
-                seconds, peak = scale_point(config, size)
+                seconds, peak = scale_point(config, size, values)
             except ChildEnded as error:
                 print(f"{line}none: {error}", flush=True)
                 continue
@@ -290,12 +292,12 @@ def scale(precisions, batch_sizes):
                   f"  {peak / 1e9:7.2f}", flush=True)
 
 
-def scale_point(config, batch_size):
+def scale_point(config, batch_size, values):
     """Seconds of a step, one number a round, and the peak of memory in bytes."""
     with tempfile.TemporaryDirectory() as folder, Child("benchmarks.tf_side", folder) as child:
-        loaded_ours(child, "one", config, batch_size, "train")
+        load_ours(child, "one", config, batch_size, "train")
         peak = child.ask("peak", "one", 1)
-        runs = [child.ask("run", "one", flags.FLAGS.seconds) for _ in range(flags.FLAGS.rounds)]
+        runs = [child.ask("run", "one", values.seconds) for _ in range(values.rounds)]
     return [seconds * batch_size / count for count, seconds in runs], peak
 
 

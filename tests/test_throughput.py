@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -309,6 +310,61 @@ def test_types_add_up():
     assert throughput.by_type(rows) == [("Conv2D", 2.5, 2), ("Add", 1.5, 1)]
 
 
+class Scripted:
+    """A child process that answers with the given rates, one a round."""
+
+    def __init__(self, **rates):
+        self.rates = {name: iter(values) for name, values in rates.items()}
+
+    def ask(self, method, name, *_):
+        if method == "load_matmul":
+            return 10**9
+        if method == "run":
+            return next(self.rates[name.replace(" ", "_").replace("-", "_")]), 1.0
+
+
+def values(**changes):
+    return types.SimpleNamespace(**{"width": 16, "torch": True, "compile": False, "rounds": 3,
+                                    "seconds": 1.0, "memory": False, "generator_forwards": 2,
+                                    **changes})
+
+
+def test_ratios_are_those_of_the_medians_and_of_the_rounds(capsys):
+    made = throughput.Comparison(1, "train", ["float32"], [8], values())
+    ours = Scripted(float32_8=[10, 30, 20], matmul_float32=[4, 4, 8])
+    made.measure({"ours": ours, "matmul": ours, "torch": Scripted(
+        float32_8=[8, 1, 1], float32_channels_last_8=[10, 10, 4])})
+    made.auto = "float32"
+    made.report(8)
+    said = capsys.readouterr().out
+    # the medians: 20 to 10 and 20 to 1; round by round 10/10, 30/10, 20/4 and 10/8, 30, 20
+    assert "ours to 'torch float32 channels-last': 2.00 (1.00 to 5.00)" in said
+    assert "auto precision, float32, ours to 'torch float32': 20.00 (1.25 to 30.00)" in said
+    assert "matrix product, float32: 4 GFLOP/s (4 to 8)" in said
+    work = flops.training_step(throughput.settings(1, "float32", 16)) / 1e9
+    line = re.search(r"stackgan_tf float32 +20 \(10 to 30\) +([\d.]+) +(\d+)%", said)
+    assert float(line[1]) == pytest.approx(20 * work, abs=0.1)
+    assert int(line[2]) == round(100 * 2.5 * work)  # 10/4, 30/4, 20/8
+
+
+def test_scale_changes_one_thing_at_a_time(monkeypatch, capsys):
+    seen = []
+
+    def point(config, batch_size, _):
+        seen.append((config.image_size, config.generator_width, batch_size, config.stage))
+        if config.image_size == 512:
+            raise processes.ChildEnded("no memory")
+        return [2.0, 1.0, 4.0], 3 * 10**9
+
+    monkeypatch.setattr(throughput, "scale_point", point)
+    throughput.scale(["float32"], [4, 8], values(width=32))
+    assert seen == [(256, 32, 4, 2), (256, 32, 8, 2), (64, 32, 4, 1), (128, 32, 4, 2),
+                    (512, 32, 4, 2), (256, 8, 4, 2), (256, 16, 4, 2), (256, 48, 4, 2)]
+    said = capsys.readouterr().out.splitlines()
+    assert said[2].split()[-7:-2] == ["2", "(1", "to", "4)", "4.00"]  # 8 pictures in 2 s
+    assert said[5].endswith("none: no memory") and len(said) == 9
+
+
 def command(*flags):
     return subprocess.run([sys.executable, "-m", "benchmarks.throughput", *flags], cwd=ROOT,
                           capture_output=True, text=True, timeout=600)
@@ -325,7 +381,8 @@ def test_the_command_prints_a_table():
 
 @pytest.mark.parametrize("flag, said", [
     ("--stages=3", "--stages=3 is unknown"), ("--batch_sizes=1", "--batch_sizes=1: batch norm"),
-    ("--batch_sizes=x", "no whole number"), ("--compile", "--compile is for --torch")])
+    ("--batch_sizes=x", "no whole number"), ("--compile", "--compile is for --torch"),
+    ("--width=6", "must be a multiple of 4")])
 def test_mistakes_are_told_in_one_line(flag, said):
     done = command(flag)
     assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1
