@@ -1,7 +1,7 @@
 """Pictures a second of both stages, training and drawing, at the paper's sizes.
 
-    python -m benchmarks.throughput                          # eight minutes on two cores
-    python -m benchmarks.throughput --torch                  # beside plain PyTorch; half an hour
+    python -m benchmarks.throughput                          # ten minutes on two cores
+    python -m benchmarks.throughput --torch                  # beside plain PyTorch; an hour
     python -m benchmarks.throughput --stages=2 --profile     # where the step's time goes
     python -m benchmarks.throughput --scale                  # batch size, resolution, width
     python -m benchmarks.throughput --width=16 --seconds=0.2 --rounds=2     # a short try
@@ -129,7 +129,8 @@ class Comparison:
         config = next(iter(self.configs.values()))
         self.work = (flops.inference(config) if mode == "inference" else
                      flops.training_step(config, self.values.generator_forwards))
-        self.rates = {}  # (batch size, precision, variant): one a round; ours, matmul, torch ...
+        # (batch size, precision, variant) and (precision, "matmul"): a list, one a round
+        self.rates = {}
         self.peaks = {}  # (precision, variant): bytes
 
     def variants(self, precision):
@@ -169,8 +170,8 @@ class Comparison:
         for precision, config in self.configs.items():
             matmul = f"matmul {precision}"
             work = children["matmul"].ask("load_matmul", matmul, TYPES[precision])
+            cases.append(("matmul", matmul, (precision, "matmul"), work))
             for size in self.batch_sizes:
-                cases.append(("matmul", matmul, (size, precision, "matmul"), work))
                 name = f"{precision} {size}"
                 load_ours(children["ours"], name, config, size, self.mode)
                 cases.append(("ours", name, (size, precision, "ours"), 1))
@@ -199,7 +200,7 @@ class Comparison:
         print(f"\n{self.title}, batch size {batch_size}: {self.work / 1e9:.2f} GFLOP a picture")
         for precision in self.configs:
             print("  matrix product, " + TYPES[precision] + ": " + middle(
-                [rate / 1e9 for rate in self.rates[batch_size, precision, "matmul"]], "GFLOP/s"))
+                [rate / 1e9 for rate in self.rates[precision, "matmul"]], "GFLOP/s"))
         print("  case".ljust(41) + "pictures/s (range)".ljust(30)
               + "GFLOP/s  of matmul" + ("  peak GB" if self.peaks else ""))
         for precision in self.configs:
@@ -218,7 +219,7 @@ class Comparison:
 
     def row(self, batch_size, precision, variant):
         rates = self.rates[batch_size, precision, variant]
-        matmul = self.rates[batch_size, precision, "matmul"]
+        matmul = self.rates[precision, "matmul"]
         name = f"stackgan_tf {precision}" if variant == "ours" else f"torch {variant}"
         # round by round, since the machine's speed differs from one to the next
         share = statistics.median(r * self.work / m for r, m in zip(rates, matmul))

@@ -1,5 +1,6 @@
 """The count of operations, the PyTorch twin and the command of benchmarks/throughput.py."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -371,12 +372,25 @@ def command(*flags):
 
 
 def test_the_command_prints_a_table():
-    done = command("--stages=1", "--precisions=float32", "--batch_sizes=2", "--width=4",
-                   "--rounds=1", "--seconds=0.01", "--nomemory")
+    done = command("--stages=2", "--modes=train", "--precisions=float32", "--batch_sizes=2",
+                   "--width=4", "--rounds=1", "--seconds=0.01", "--nomemory")
     assert done.returncode == 0, done.stderr
     found = re.findall(r"stackgan_tf float32 +([\d.e+]+) \(([\d.e+]+) to ", done.stdout)
-    assert len(found) == 2 and all(float(rate) > 0 for row in found for rate in row)
+    assert len(found) == 1 and all(float(rate) > 0 for rate in found[0])
     assert "matrix product, float32" in done.stdout
+
+
+def test_our_side_draws_with_what_is_exported(tmp_path):
+    from benchmarks.tf_side import Side
+
+    side = Side(str(tmp_path))
+    side.load("one", dataclasses.asdict(tiny(2)), 2, "inference", throughput.LEARNING_RATE)
+    images, seconds = side.run("one", 0.0)
+    assert images == 2 and seconds > 0 and side.peak("one", 1) > 10**7
+    pictures = side.cases["one"][0]()
+    assert pictures.shape == (2, 128, 128, 3) and pictures.std() > 0
+    rows, passed = side.profile("one")
+    assert passed > 0 and any("Conv2D" in kind for kind, *_ in rows)
 
 
 @pytest.mark.parametrize("flag, said", [
