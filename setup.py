@@ -31,5 +31,6 @@ setup(
     extras_require={
         "test": ["hypothesis", "pytest", "ruff"],
         "beam": ["apache-beam"],  # prepare on a cluster
+        "benchmark": ["torch"],  # benchmarks.throughput --torch
     },
 )
