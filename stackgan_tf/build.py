@@ -318,6 +318,11 @@ def _latent_dims(config, frozen_stage1):
 def precision(config: Config) -> str:
     """The Keras dtype policy: "auto" is mixed_bfloat16 on TPUs, on GPUs from Ampere on and on CPUs
     with AMX, which multiply bfloat16 several times faster, and float32 anywhere else."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if config.precision == "mixed_float16" and replicas > 1:
+        # each replica would keep a loss scale of its own (Keras 3.15)
+        raise UserError(f"--precision=mixed_float16 trains on one GPU, not on {replicas} replicas; "
+                        "take mixed_bfloat16 or float32.")
     if config.precision != "auto":
         return config.precision
     gpus = tf.config.list_physical_devices("GPU")
@@ -328,6 +333,21 @@ def precision(config: Config) -> str:
     else:
         fast = bool(tf.config.list_logical_devices("TPU")) or "amx_bf16" in _cpu_flags()
     return "mixed_bfloat16" if fast else "float32"
+
+
+def has_accelerator() -> bool:
+    """Whether TensorFlow sees a GPU or a TPU."""
+    return bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+
+
+def jit_compile(config: Config) -> bool:
+    """Whether XLA compiles the step; on a CPU it is slower than TensorFlow's own kernels."""
+    return has_accelerator() if config.jit_compile == "auto" else config.jit_compile == "on"
+
+
+def steps_per_call(config: Config) -> int:
+    """Steps that run before Python looks again; on a CPU it never is what the step waits for."""
+    return config.steps_per_call or (10 if has_accelerator() else 1)
 
 
 def _cpu_flags():
@@ -382,8 +402,13 @@ def learning_rate(config: Config, rate: float, steps_per_epoch: float) -> Callab
 
 
 def optimizer(config: Config, rate: Callable, model: keras.Model) -> keras.Optimizer:
-    """Adam, built on the model's trainable variables. epsilon 1e-8: the released code's."""
+    """Adam, built on the model's trainable variables. epsilon 1e-8: the released code's.
+
+    With float16, whose smallest numbers gradients fall below, the loss is scaled up.
+    """
     # Named, or a second one in the same process would not fit the checkpoints of the first.
     adam = FusedAdam(rate, config.adam_beta1, config.adam_beta2, epsilon=1e-8, name="adam")
+    if precision(config) == "mixed_float16":
+        adam = keras.optimizers.LossScaleOptimizer(adam, name="loss_scale")
     adam.build(model.trainable_variables)
     return adam

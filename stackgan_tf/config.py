@@ -89,7 +89,9 @@ class Config:
     learning_rate_decay_epochs: float = 100.0  # ... over so many epochs (the paper halves at 100)
     learning_rate_decay_steps: int = 0  # ... or over so many steps, if not 0
     ema_decay: float = 0.999  # moving average of the generator, which is what is exported; 0: off
-    precision: str = "auto"  # float32, mixed_bfloat16, or auto: bfloat16 where hardware has it
+    precision: str = "auto"  # float32, mixed_bfloat16, mixed_float16; auto: bfloat16 or float32
+    jit_compile: str = "auto"  # XLA compiles the step: on, off, or auto: on GPU and TPU
+    steps_per_call: int = 0  # steps between two returns to Python; 0: 10 on GPU and TPU, else 1
 
     # reports
     log_steps: int = 50  # steps between lines of the log and TensorBoard
@@ -136,11 +138,15 @@ PRESETS = {
             "condition_dim": 64,
             "noise_dim": 64,
             "text_encoder_width": 128,
-            "text_encoder_steps": 2600,
+            "text_encoder_steps": 3400,
             "text_encoder_batch_size": 64,
             "text_encoder_learning_rate": 1e-3,
             "text_encoder_loss": "contrastive",
             "text_encoder_temperature": 0.05,
+            # c's own noise (sigma is 1 at first) hides the caption for longer than this trains:
+            # given the true attributes as embedding, after 1,000 steps 0.62 of the held-out
+            # colors were right with it, 0.94 without.
+            "conditioning_augmentation": False,
             "condition_blocks": True,
             "mismatch_candidates": 8,
             "crop_margin": 0.0625,  # the flowers are centered: less for the networks to learn
@@ -148,14 +154,13 @@ PRESETS = {
             # loss fell to 0.1); with R1 in its place petals show after 400 steps.
             "discriminator_norm": "none",
             "r1_weight": 0.05,
-            "kl_weight": 0.5,
             "learning_rate": 5e-4,
             "adam_beta1": 0.0,
             "adam_beta2": 0.99,
             "ema_decay": 0.998,
         },
         1: {"generator_width": 32, "discriminator_width": 32, "batch_size": 32,
-            "train_steps": 3500, "learning_rate_decay_steps": 1500},
+            "train_steps": 4000, "learning_rate_decay_steps": 1700},
         2: {"generator_width": 32, "discriminator_width": 12, "batch_size": 8,
             "residual_blocks": 2, "image_size": 256, "train_steps": 4200,
             "learning_rate_decay_steps": 1800, "r1_weight": 0.5},
@@ -221,7 +226,7 @@ TEXT_FIELDS = ("dataset", "data_dir", "captions_dir", "images_per_class", "text_
 # What may change from one start of a part to the next without changing what is computed.
 FREE = (
     "run", "checkpoint_dir", "max_unreadable", "train_steps", "epochs", "log_steps",
-    "checkpoint_steps", "keep_checkpoints",
+    "checkpoint_steps", "keep_checkpoints", "jit_compile", "steps_per_call",
 )
 
 CHOICES = {
@@ -231,12 +236,13 @@ CHOICES = {
     "discriminator_norm": ("batch", "none"),
     "loss": ("non_saturating", "least_squares", "wasserstein", "hinge"),
     "learning_rate_schedule": ("exponential", "staircase", "constant"),
-    "precision": ("auto", "float32", "mixed_bfloat16"),
+    "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    "jit_compile": ("auto", "on", "off"),
 }
 
 # (field, smallest, largest): bounds that hold whatever the other fields are.
 BOUNDS = (
-    ("seed", 0, 2**31 - 1), ("images_per_class", 1, 100_000), ("max_unreadable", 0, None),
+    ("seed", 0, 2**31 - 1), ("steps_per_call", 0, 10_000), ("images_per_class", 1, 100_000), ("max_unreadable", 0, None),
     ("memory_gb", 0, None), ("shuffle_buffer", 16, 2**20),
     ("crop_margin", 0, 4), ("captions_per_embedding", 1, 10), ("mismatch_candidates", 1, 100),
     ("embedding_dim", 0, 65536),

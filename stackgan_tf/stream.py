@@ -318,6 +318,14 @@ def crop_jpeg(jpeg, load_size: int, size: int, top, left):
     return tf.ensure_shape(image, [size, size, 3])
 
 
+def as_dataset(batches: Iterator[dict]) -> tf.data.Dataset:
+    """What `Stream.dataset` gives, for a loop inside a tf.function."""
+    first = {name: tf.convert_to_tensor(value) for name, value in next(batches).items()}
+    spec = {name: tf.TensorSpec(value.shape, value.dtype) for name, value in first.items()}
+    return tf.data.Dataset.from_generator(lambda: itertools.chain([first], batches),
+                                          output_signature=spec).prefetch(2)
+
+
 def sample_captions(stream: Stream, most: int) -> list[str]:
     """Captions of the first pictures of the first epoch, at most so many."""
     found = []

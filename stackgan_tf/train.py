@@ -38,7 +38,7 @@ from stackgan_tf.config import (
 )
 from stackgan_tf.progress import Progress, StopSignal
 from stackgan_tf.run_folder import Part
-from stackgan_tf.train_step import make_train_step
+from stackgan_tf.train_step import make_train_step, make_train_steps
 
 
 def main(_):
@@ -177,7 +177,9 @@ class Trainer:
         self.sampler = self.ema_generator if config.ema_decay else self.gan.generator
         self.train_step = make_train_step(
             self.gan, generator_adam, discriminator_adam,
-            self.ema_generator if config.ema_decay else None, config.ema_decay, config.seed)
+            self.ema_generator if config.ema_decay else None, config.ema_decay, config.seed,
+            build.jit_compile(config))
+        self.train_steps = make_train_steps(self.train_step)
         self.checkpoints = checkpoint.Checkpoints(part.checkpoints, {
             "generator": self.gan.generator.variables,
             "discriminator": self.gan.discriminator.variables,
@@ -233,8 +235,11 @@ class Trainer:
         with writer.as_default(), StopSignal() as stop:
             if not start:
                 hparams.hparams({k: v for k, v in dataclasses.asdict(config).items()})
-            for step, batch in enumerate(self.batches.dataset(start, self.total), start + 1):
-                parts = self._step(batch, step - 1)
+            step, batches = start, iter(self.batches.dataset(start, self.total))
+            if build.steps_per_call(config) > 1 and isinstance(self.batches, stream.Stream):
+                batches = iter(stream.as_dataset(batches))
+            while step < self.total:
+                step, parts = self._steps(batches, step)
                 due = step % config.checkpoint_steps == 0 or step == self.total or stop.number
                 if due or step % config.log_steps == 0:
                     values = self.report(step, parts, progress)
@@ -255,9 +260,15 @@ class Trainer:
         print(f"done: {self.part.saved_model} (and grids in {self.part.samples})", flush=True)
         return 0
 
-    def _step(self, batch, done):
+    def _steps(self, batches, done):
+        """Steps up to the next report; returns how many are done now, and the last one's parts."""
+        config, step = self.config, tf.constant(done, tf.int64)
+        ends = [every - done % every for every in (config.log_steps, config.checkpoint_steps)]
+        count = min(build.steps_per_call(config), self.total - done, *ends)
         try:
-            return self.train_step(batch, tf.constant(done, tf.int64))
+            if count == 1:
+                return done + 1, self.train_step(next(batches), step)
+            return done + count, self.train_steps(batches, step, tf.constant(count, tf.int64))
         except tf.errors.ResourceExhaustedError as error:
             raise UserError(f"out of memory at --batch_size={self.config.batch_size}; try "
                             f"--batch_size={max(2, self.config.batch_size // 2)} or a smaller "

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 
 def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_generator, ema_decay,
-                    seed):
+                    seed, jit_compile=False):
     """One discriminator step, one generator step, one step of the moving average.
 
     Args:
@@ -16,6 +16,7 @@ def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_gener
         ema_generator: a second generator, whose variables are the moving average; or None.
         ema_decay: weight of the past, in [0, 1).
         seed: int, the run's; the step's noise is a function of (seed, step).
+        jit_compile: whether XLA compiles it.
 
     Returns:
         train_step(batch, step) -> {name: float32 scalar}, a tf.function; `batch` as in
@@ -24,7 +25,7 @@ def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_gener
     d_variables = [v.value for v in gan.discriminator.trainable_variables]
     g_variables = [v.value for v in gan.generator.trainable_variables]
 
-    @tf.function
+    @tf.function(jit_compile=jit_compile)
     def train_step(batch, step):
         batch = to_floats(batch)
         batch_size = tf.shape(batch["real_images"])[0]
@@ -37,15 +38,31 @@ def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_gener
             with g_tape.stop_recording(), tf.GradientTape(watch_accessed_variables=False) as d_tape:
                 d_tape.watch(d_variables)
                 d_loss, d_parts = gan.discriminator_loss(batch, output["images"])
+                d_loss = discriminator_optimizer.scale_loss(d_loss)  # with float16 only
             with g_tape.stop_recording():
                 discriminator_optimizer.apply(d_tape.gradient(d_loss, d_variables), d_variables)
             g_loss, g_parts = gan.generator_loss(batch, output)
+            g_loss = generator_optimizer.scale_loss(g_loss)
         generator_optimizer.apply(g_tape.gradient(g_loss, g_variables), g_variables)
         if ema_generator is not None:
             update_ema(ema_generator, gan.generator, ema_decay, step)
         return {**d_parts, **g_parts}
 
     return train_step
+
+
+def make_train_steps(train_step):
+    """Many steps in one call: train_steps(iterator, step, count), a tf.function, takes `count`
+    batches of the tf.data iterator and returns what the last of `count` train_steps does."""
+
+    @tf.function
+    def train_steps(iterator, step, count):
+        parts = train_step(next(iterator), step)
+        for i in tf.range(1, count):
+            parts = train_step(next(iterator), step + i)
+        return parts
+
+    return train_steps
 
 
 def to_floats(batch):

@@ -157,13 +157,43 @@ def test_folded_generators_draw_the_same(tiny):
     assert not [op for op in function.graph.get_operations() if "BatchNorm" in op.type]
 
 
+def batch_of(size):
+    return {"real_images": tf.random.uniform([4, size, size, 3], -1, 1, seed=0),
+            "embeddings": tf.random.normal([4, 8], seed=1),
+            "mismatched_embeddings": tf.random.normal([4, 8], seed=2)}
+
+
+def gradients(config, stage1=None, **options):
+    """{network: gradients} of the first step, twice Adam's first moments after it."""
+    gan, average = build.gan(config, stage1)
+    adams = [build.optimizer(config, build.learning_rate(config, 1e-3, 10), m)
+             for m in (gan.generator, gan.discriminator)]
+    step = train_step.make_train_step(gan, *adams, average, 0.9, config.seed, **options)
+    step(batch_of(config.image_size), tf.constant(0, tf.int64))
+    return [m.numpy() for adam in adams for m in getattr(adam, "inner_optimizer", adam)._momentums]
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_xla_compiles_the_whole_step(tiny, stage1_path, stage):
+    below = build.Stage1(stage1_path) if stage == 2 else None
+    config = tiny(stage, condition_blocks=True)
+    plain, compiled = (gradients(config, below, jit_compile=jit) for jit in (False, True))
+    for a, b in zip(plain, compiled, strict=True):
+        np.testing.assert_allclose(b, a, atol=2e-4 * np.abs(a).max())
+
+
+def test_float16_scales_the_loss_and_not_the_update(tiny):
+    """Its gradients are those of float32, roughly; not unscaled they would be 32,768 times that."""
+    exact = gradients(tiny(discriminator_norm="none"))
+    scaled = gradients(tiny(discriminator_norm="none", precision="mixed_float16"))
+    for a, b in zip(exact, scaled, strict=True):
+        assert np.abs(b).sum() == pytest.approx(np.abs(a).sum(), rel=0.1, abs=1e-6)
+
+
 def test_one_set_of_fakes_gives_the_gradients_of_two(tiny):
     """Against the plain form: the generator runs anew for each of the two losses."""
     config = tiny(discriminator_norm="none", ema_decay=0.0)
-    batch = {"real_images": tf.random.uniform([4, 16, 16, 3], -1, 1, seed=0),
-             "embeddings": tf.random.normal([4, 8], seed=1),
-             "mismatched_embeddings": tf.random.normal([4, 8], seed=2)}
-    found = []
+    batch, found = batch_of(16), []
     for plain in (True, False):
         gan, _ = build.gan(config)
         g, d = gan.generator, gan.discriminator

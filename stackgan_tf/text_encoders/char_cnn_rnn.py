@@ -44,13 +44,10 @@ class CharCnnRnn(keras.Model):
     def __init__(self, embedding_dim=1024, width=512, name="char_cnn_rnn"):
         super().__init__(name=name)
         self.conv_1, self.conv_2, self.conv_3 = (
-            keras.layers.Conv1D(filters, 4, activation="relu", name=f"conv_{i}",
-                                kernel_initializer=keras.initializers.RandomNormal(stddev=stddev))
-            # He et al. 2015, for the first layer of one-hot input: one of 70 channels is on.
-            # Keras's own are a fifth of it, and it takes long until anything is learnt.
-            for i, (filters, stddev) in enumerate((
-                (3 * width // 4, (2 / 4) ** 0.5), (width, (2 / (4 * (3 * width // 4))) ** 0.5),
-                (width, (2 / (4 * width)) ** 0.5)), start=1))
+            # Keras's small first weights: from larger ones (He et al. 2015) it learns sooner, but
+            # (shape, color) pairs as a whole, and an unseen pair is then taken for a seen one.
+            keras.layers.Conv1D(filters, 4, activation="relu", name=f"conv_{i}")
+            for i, filters in enumerate((3 * width // 4, width, width), start=1))
         self.pool = keras.layers.MaxPool1D(3, name="pool")
         # Not cuDNN's GRU: a model exported on a GPU has to run on any server.
         self.rnn = keras.layers.GRU(width, return_sequences=True, unroll=True, use_cudnn=False,
