@@ -6,9 +6,9 @@
 Makes its own pictures in a temporary folder: 256x256 JPEGs, quality 95. Each way of input is
 measured alone, in turn with the others and several times; printed is the median, and the range,
 which shows how quiet the machine was. "bare" is tf.io.decode_jpeg of the same files in a map with
-AUTOTUNE: what reading JPEGs costs at least. "uint8" is the shards' reading alone, which compares
-to it; "shards" adds the floats that a step takes, as all but "bare" and "uint8" do. At 64, shards
-read the small copies that prepare keeps; "folder" has its pictures decoded in memory.
+AUTOTUNE: what reading JPEGs costs at least. At 64, shards read the small copies that prepare
+keeps; "folder" has its pictures decoded in memory. Bytes come out of all but "tfds", which resizes
+floats.
 """
 
 import io
@@ -26,11 +26,11 @@ from absl import app, flags
 flags.DEFINE_integer("pictures", 2048, "pictures made")
 flags.DEFINE_float("seconds", 3.0, "of each measurement")
 flags.DEFINE_integer("rounds", 5, "measurements of each way; the median counts")
-flags.DEFINE_float("step_seconds", 0.13, "the default Stage-I step, of 32 pictures, without input")
+flags.DEFINE_float("step_seconds", 0.11, "the default Stage-I step, of 32 pictures, without input")
 flags.DEFINE_integer("batch_size", 32, "pictures of that step")
 flags.DEFINE_string("one", "", "for the command itself: measure one way and print its rate")
 
-WAYS = ("bare", "uint8", "shards", "folder", "tfds")
+WAYS = ("bare", "shards", "folder", "tfds")
 # (size trained at, size kept): with the paper's margin Stage-I reads 76, Stage-II 304.
 SIZES = ((64, 76), (256, 256))
 
@@ -86,10 +86,10 @@ def batches(way, size, load, folder, batch_size):
                 e["image"], [load, load]) / 127.5 - 1.0, [size, size, 3]),
             tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)
     rng = np.random.default_rng(0)
-    if way in ("uint8", "shards"):
+    if way == "shards":
         train = prepared.describe(types.SimpleNamespace(data_dir=output), "train")
         made = stream.Stream(train, size, load, batch_size, 0, 2048)
-        return made.rows(0, steps) if way == "uint8" else made.dataset(0, steps)
+        return made.dataset(0, steps)
     config = resolve({"dataset": "folder", "data_dir": pictures, "image_size": size,
                       "crop_margin": load / size - 1})
     examples = build.load_examples(config, "train")

@@ -93,11 +93,13 @@ def make_training(config, folder, learning_rate):
     game, average = _networks(config, folder)
     adams = [build.optimizer(config, build.learning_rate(config, learning_rate, 1000.0), network)
              for network in (game.generator, game.discriminator)]
-    step = make_train_step(game, *adams, average, config.ema_decay, config.seed)
+    step = make_train_step(game, *adams, average, config.ema_decay, config.seed,
+                           build.jit_compile(config))
 
     def make(batch_size):
         size, steps = config.image_size, iter(range(10**9))
-        batch = {"real_images": tf.random.uniform([batch_size, size, size, 3], -1.0, 1.0),
+        images = tf.random.uniform([batch_size, size, size, 3], 0, 256, tf.int32)
+        batch = {"real_images": tf.cast(images, tf.uint8),
                  "embeddings": tf.random.normal([batch_size, config.embedding_dim]),
                  "mismatched_embeddings": tf.random.normal([batch_size, config.embedding_dim])}
 

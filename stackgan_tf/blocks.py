@@ -3,7 +3,9 @@
 import keras
 import tensorflow as tf
 
-FUSED_FROM = 32  # side of the input map from which the fused up-sampling wins, measured on a CPU
+# Side of the input map from which the fused up-sampling wins on a CPU, of
+# `python -m benchmarks.upsampling`.
+FUSED_FROM = 32
 
 
 def normal_init():
@@ -99,7 +101,9 @@ class BatchNorm(keras.layers.Layer):
 
     def _move(self, mean, variance):
         for stored, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            stored.assign(stored * self.momentum + tf.stop_gradient(value) * (1 - self.momentum))
+            # a step that float16's loss scaling skips may have overflowed before
+            value = tf.where(tf.math.is_finite(value), tf.stop_gradient(value), stored)
+            stored.assign(stored * self.momentum + value * (1 - self.momentum))
 
 
 def leaky(x):
@@ -232,6 +236,8 @@ def fold_batch_norms(generator):
             layer.norm.fold_into(layer.conv.kernel)
     if hasattr(generator, "fc_norm"):
         generator.fc_norm.fold_into(generator.fc.kernel)
+    norms = [layer for layer in generator._flatten_layers() if isinstance(layer, BatchNorm)]
+    assert all(norm.folded for norm in norms)
 
 
 def replicate(vector, side):

@@ -210,6 +210,7 @@ def settings(stage, sizes, checkpoint_dir, run, below: Part | None) -> Config:
              "image_size": {1: 64, 2: 256}[stage], "embedding_dim": sizes["text"],
              "condition_dim": sizes["condition"], "generator_width": sizes["width"],
              "relu_condition": True, "conditioning_augmentation": True, "condition_blocks": False,
+             "condition_log_sigma": 0.0,
              "precision": "float32"}  # as it was trained; its pictures are compared with PyTorch's
     given |= {"noise_dim": sizes["noise"]} if stage == 1 else {"residual_blocks": sizes["blocks"]}
     return resolve(given, (below and below.read_config()) or {"preset": "coco"})
@@ -270,7 +271,9 @@ def report(weights, run, checkpoint_dir, sizes) -> None:
           "trained with. For the released models that is Reed's char-CNN-RNN, whose vectors come "
           "with their data as char-CNN-RNN-embeddings.pickle; those of another encoder mean "
           "nothing to it. Draw from that file, or from a .npy of such vectors:\n"
-          f"    python -m stackgan_tf.sample --run={run} --embeddings=FILE", flush=True)
+          f"    python -m stackgan_tf.sample --run={run} --embeddings=FILE"
+          + (f" --checkpoint_dir={checkpoint_dir}" if checkpoint_dir != Config.checkpoint_dir
+             else ""), flush=True)
 
 
 def define_own_flags() -> None:

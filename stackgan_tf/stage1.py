@@ -16,7 +16,7 @@ class Stage1Generator(keras.Model):
         condition_dim: size of c, or 0 for a generator without text.
         augment: False takes c = mean(e), the paper's ablation.
         condition_blocks: every up-sampling block reads c too, not the first layer alone.
-        relu_condition: of the conditioning augmentation, for the released PyTorch weights.
+        relu_condition, log_sigma: of the conditioning augmentation.
 
     Call argument: a dict of
         noise: float (B, noise_dim), standard normal.
@@ -29,13 +29,14 @@ class Stage1Generator(keras.Model):
     """
 
     def __init__(self, image_size=64, width=128, condition_dim=128, augment=True,
-                 condition_blocks=False, relu_condition=False, name="stage1_generator"):
+                 condition_blocks=False, relu_condition=False, log_sigma=0.0,
+                 name="stage1_generator"):
         super().__init__(name=name, autocast=False)  # the latents stay float32
         self.width = width
         self.augment = augment
         self.augmentation = None
         if condition_dim:
-            self.augmentation = ConditioningAugmentation(condition_dim, relu_condition)
+            self.augmentation = ConditioningAugmentation(condition_dim, relu_condition, log_sigma)
         self.fc = keras.layers.Dense(4 * 4 * 8 * width, use_bias=False, name="fc",
                                      kernel_initializer=blocks.normal_init())
         self.fc_norm = blocks.BatchNorm(name="fc_norm")

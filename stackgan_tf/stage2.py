@@ -23,7 +23,7 @@ class Stage2Generator(keras.Model):
         condition_blocks: every up-sampling block reads c too.
         halvings: of the sketch before the residual blocks; 2 in the paper, 1 without text (the
             unconditional two-stage GAN).
-        relu_condition: of the conditioning augmentation, for the released PyTorch weights.
+        relu_condition, log_sigma: of the conditioning augmentation.
 
     Call argument: a dict of
         stage1_images: float (B, stage1_size, stage1_size, 3) in [-1, 1].
@@ -37,7 +37,7 @@ class Stage2Generator(keras.Model):
 
     def __init__(self, stage1_size=64, image_size=256, width=128, condition_dim=128,
                  residual_blocks=4, augment=True, condition_blocks=False, halvings=2,
-                 relu_condition=False, name="stage2_generator"):
+                 relu_condition=False, log_sigma=0.0, name="stage2_generator"):
         super().__init__(name=name, autocast=False)  # the latents stay float32
         self.augment = augment
         self.side = stage1_size // 2**halvings
@@ -47,7 +47,7 @@ class Stage2Generator(keras.Model):
                          for i in range(1, halvings + 1)]
         self.augmentation = self.joint = None
         if condition_dim:
-            self.augmentation = ConditioningAugmentation(condition_dim, relu_condition)
+            self.augmentation = ConditioningAugmentation(condition_dim, relu_condition, log_sigma)
             self.joint = blocks.ConvNorm(inner, 3, name="joint")
         self.residual = [blocks.Residual(inner, name=f"residual_{i}")
                          for i in range(residual_blocks)]

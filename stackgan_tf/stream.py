@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from stackgan_tf.config import UserError
 
-# What the generators of a seed are for: 0 to 2 are pipeline's and the text encoder's.
+# What the generators of a seed are for: 0 to 2, and 5, are pipeline's and the text encoder's.
 _SHARDS, _BLOCK = 3, 4
 
 
@@ -103,6 +103,7 @@ class Stream:
         self.worker, self.workers = worker, workers
         self.field = "small" if prepared.small_size == load_size else "image"
         self.encoder: Callable | None = None
+        self.error: UserError | None = None  # that ended the reading
 
     def __len__(self):
         return len(self.prepared)
@@ -138,8 +139,9 @@ class Stream:
             except tf.errors.OpError as error:
                 lines = (error.message or "").strip().splitlines() or ["no reason given"]
                 folder = os.path.dirname(self.prepared.paths[0])
-                raise UserError(f"{folder} cannot be read: {lines[0][:300]}; see to the disk, or "
-                                "prepare it anew.") from error
+                self.error = UserError(f"{folder} cannot be read: {lines[0][:300]}; see to the "
+                                       "disk, or prepare it anew.")
+                raise self.error from error
             if batch is None:
                 return
             yield batch

@@ -264,11 +264,18 @@ class Trainer:
         """Steps up to the next report; returns how many are done now, and the last one's parts."""
         config, step = self.config, tf.constant(done, tf.int64)
         ends = [every - done % every for every in (config.log_steps, config.checkpoint_steps)]
-        count = min(build.steps_per_call(config), self.total - done, *ends)
+        most = build.steps_per_call(config)
+        if most == 1:
+            batch = next(batches)
+        count = min(most, self.total - done, *ends)
         try:
-            if count == 1:
-                return done + 1, self.train_step(next(batches), step)
+            if most == 1:
+                return done + 1, self.train_step(batch, step)
             return done + count, self.train_steps(batches, step, tf.constant(count, tf.int64))
+        except tf.errors.InvalidArgumentError as error:
+            if getattr(self.batches, "error", None):  # what the stream raised in the loop
+                raise self.batches.error from error
+            raise
         except tf.errors.ResourceExhaustedError as error:
             raise UserError(f"out of memory at --batch_size={self.config.batch_size}; try "
                             f"--batch_size={max(2, self.config.batch_size // 2)} or a smaller "

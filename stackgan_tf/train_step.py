@@ -53,12 +53,16 @@ def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_gener
 
 def make_train_steps(train_step):
     """Many steps in one call: train_steps(iterator, step, count), a tf.function, takes `count`
-    batches of the tf.data iterator and returns what the last of `count` train_steps does."""
+    batches of the tf.data iterator and returns what the last of `count` train_steps does.
+
+    Every step runs in the same loop, so that how they are cut into calls changes no bit.
+    """
 
     @tf.function
     def train_steps(iterator, step, count):
-        parts = train_step(next(iterator), step)
-        for i in tf.range(1, count):
+        one = train_step.get_concrete_function(iterator.element_spec, tf.TensorSpec([], tf.int64))
+        parts = {name: tf.zeros([]) for name in one.structured_outputs}
+        for i in tf.range(count):
             parts = train_step(next(iterator), step + i)
         return parts
 

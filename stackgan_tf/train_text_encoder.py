@@ -26,15 +26,15 @@ IMAGE_SIZE = 64  # what captions say can be seen at this size
 RELEVANT = ("seed", "dataset", "data_dir", "image_dir", "captions_dir", "images_per_class",
             "memory_gb", "shuffle_buffer", "embedding_dim", "text_encoder_width",
             "text_encoder_steps", "text_encoder_batch_size", "text_encoder_learning_rate",
-            "text_encoder_loss", "text_encoder_temperature")
+            "text_encoder_loss", "text_encoder_temperature", "text_encoder_grayscale")
 
 
 class Data:
     """Captions as tokens beside their pictures; `data(step)` is the batch of that step."""
 
-    def __init__(self, examples: pipeline.Examples, batch_size: int, seed: int):
+    def __init__(self, examples: pipeline.Examples, batch_size: int, seed: int, gray: float):
         pipeline.require_captions(examples.captions)
-        self.seed = seed
+        self.seed, self.gray = seed, gray
         self.batches = pipeline.Batches(examples, image_size=IMAGE_SIZE, batch_size=batch_size,
                                         seed=seed)
         self.has_classes = self.batches.labels is not None
@@ -59,17 +59,18 @@ class Data:
             np.random.SeedSequence([self.seed, 2, step])))  # 0 and 1 are pipeline.Batches's
         captions = generator.integers(self.offsets[indices], self.offsets[indices + 1])
         images = np.stack([self.batches.crop(i, generator) for i in indices])
+        images = without_color(images, self.gray, self.seed, step)
         return self.tokens[captions], images, self.labels[indices]
 
 
 class StreamData:
     """The same of a set too large for memory, for steps that follow each other."""
 
-    def __init__(self, rows: stream.Stream, total: int):
+    def __init__(self, rows: stream.Stream, total: int, gray: float):
         if rows.prepared.captions < len(rows):
             raise UserError(f"the {len(rows)} pictures have {rows.prepared.captions} captions; "
                             "give each one, or train without text: --embedding_dim=0.")
-        self.stream, self.total, self.next = rows, total, None
+        self.stream, self.total, self.next, self.gray = rows, total, None, gray
         self.has_classes = rows.prepared.has_labels
         # a random sample, since the shards are shuffled
         self.tokens = char_cnn_rnn.tokenize(stream.sample_captions(rows, 4096)).numpy()
@@ -82,7 +83,21 @@ class StreamData:
         labels = row["label"] if self.has_classes else np.arange(self.stream.batch_size)
         images = np.where(row["flip"].numpy()[:, None, None, None],
                           row["image"].numpy()[:, :, ::-1], row["image"].numpy())
+        images = without_color(images, self.gray, self.stream.order.seed, step)
         return char_cnn_rnn.tokenize(row["captions"][:, 0]), images, labels
+
+
+def without_color(images, share, seed, step):
+    """A random `share` of pictures uint8 (B, S, S, 3) in gray, the choice that of (seed, step).
+
+    Colors alone tell most pictures of a batch apart, so shapes are learnt late or not at all;
+    SimCLR (Chen et al. 2020, Sec. 3.1) found the same.
+    """
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 5, step])))
+    chosen = generator.random(len(images)) < share
+    images = np.array(images)
+    images[chosen] = images[chosen].mean(-1, keepdims=True)
+    return images
 
 
 class Trainer:
@@ -174,13 +189,13 @@ def _open(settings):
 def _load(settings):
     batch_size = settings.text_encoder_batch_size
     if rows := build.open_stream(settings, batch_size, captions_per_embedding=1):
-        return StreamData(rows, settings.text_encoder_steps)
+        return StreamData(rows, settings.text_encoder_steps, settings.text_encoder_grayscale)
     examples = build.load_examples(settings, "train")
     if batch_size > len(examples) > 1:  # a single one is pipeline.Batches's to refuse
         raise UserError(f"--text_encoder_batch_size={batch_size} is more than the {len(examples)} "
                         f"pictures of the data; try --text_encoder_batch_size="
                         f"{max(2, len(examples) // 2)}.")
-    return Data(examples, batch_size, settings.seed)
+    return Data(examples, batch_size, settings.seed, settings.text_encoder_grayscale)
 
 
 def _loop(settings, part, trainer, data, checkpoints, start, stop):
@@ -239,9 +254,7 @@ def _finish(settings, part, trainer, data):
                               **{f"text_encoder/test_{k}": v for k, v in values.items()}})
     sample = data.tokens[::max(1, len(data.tokens) // 4096)]
     embeddings = _embed(trainer.embed_tokens, sample)
-    mean = embeddings.mean(0)
-    scale = max(float((embeddings - mean).std()), 1e-6)  # 0 if all captions are the same
-    serve = char_cnn_rnn.serving_function(trainer.text, mean, scale)
+    serve = char_cnn_rnn.serving_function(trainer.text, *char_cnn_rnn.whitening(embeddings))
     signature = [tf.TensorSpec([None], tf.string, name="captions")]
     checkpoint.export(part.saved_model, [trainer.text], {"serve": (serve, signature)})
     print(f"text encoder exported to {part.saved_model}")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -24,6 +25,13 @@ TINY = {
     "conditioning_augmentation": True, "discriminator_norm": "batch", "r1_weight": 0.0,
     "learning_rate": 2e-4, "adam_beta1": 0.5, "learning_rate_decay_epochs": 10.0,
 }
+
+
+@pytest.fixture(autouse=True)
+def float32():
+    """Whatever precision a test builds a network in, the next one starts from float32."""
+    yield
+    keras.config.set_dtype_policy("float32")
 
 
 @pytest.fixture
@@ -85,12 +93,6 @@ def stage1_path(tmp_path_factory):
     """An untrained Stage-I as `train` exports it."""
     config = resolve({**TINY, "image_size": 16})
     gan, _ = build.gan(config)
-    specs = {name: tf.TensorSpec([None, dim], tf.float32, name)
-             for name, dim in {**gan.latent_dims, "embeddings": 8}.items()}
-
-    def serve(inputs):
-        return {"images": gan.generator(inputs)["images"]}
-
     path = str(tmp_path_factory.mktemp("stage1") / "saved_model")
-    checkpoint.export(path, [gan.generator], {"serve": (serve, [specs])})
+    checkpoint.export_stage(path, gan, build.for_inference(config, gan.generator), 8)
     return path

@@ -157,6 +157,19 @@ def test_conditioning_augmentation_by_hand():
     assert float(log_sigma[0, 0]) == pytest.approx(-0.8)  # 0.2 * (2*0.5 - 4 - 1)
     assert float(condition[0, 0]) == pytest.approx(2.0 + 3.0 * np.exp(-0.8), rel=1e-5)
     assert float(layer(tf.constant([[2.0, -4.0]]))[0][0, 0]) == pytest.approx(2.0)
+    quieter = ConditioningAugmentation(1, log_sigma=-1.5)
+    quieter(tf.zeros([1, 2]))
+    quieter.dense.set_weights(layer.dense.get_weights())
+    _, mean, log_sigma = quieter(tf.constant([[2.0, -4.0]]))
+    assert (float(mean[0, 0]), float(log_sigma[0, 0])) == pytest.approx((2.0, -0.8 - 1.5))
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_both_stages_begin_with_the_given_sigma(tiny, stage1_path, stage):
+    below = build.Stage1(stage1_path) if stage == 2 else None
+    gan, _ = build.gan(tiny(stage, condition_log_sigma=-1.25), below)
+    output = gan.generate(gan.draw_latents([0, 0], 2), tf.zeros([2, 8]))
+    np.testing.assert_allclose(output["log_sigma"], -1.25)  # the layer gives 0 for zeros
 
 
 @pytest.mark.parametrize("flags, expected", [

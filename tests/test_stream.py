@@ -309,6 +309,9 @@ def test_training_resumes_bit_for_bit_in_a_new_process(sets, tmp_path):
     assert whole.keys() == halves.keys() and len(whole) > 50
     for name, value in whole.items():
         np.testing.assert_array_equal(value, halves[name], name)
+    command("train", *flags("calls", text_encoder=encoder, steps_per_call=2))
+    for name, value in variables(str(tmp_path), "calls", 1, 6).items():
+        np.testing.assert_allclose(value, whole[name], rtol=1e-3, atol=1e-5, err_msg=name)
     text = [json.loads(line) for line in open(
         os.path.join(tmp_path, "text", "text_encoder", "metrics.jsonl"))]
     assert [line["step"] for line in text if "text_encoder/loss" in line] == [2, 4]
@@ -316,7 +319,7 @@ def test_training_resumes_bit_for_bit_in_a_new_process(sets, tmp_path):
 
 def test_text_encoder_data_of_a_step_does_not_depend_on_the_steps_before(sets):
     rows = open_stream(sets(), size=64, load=76)
-    straight, jumping = (train_text_encoder.StreamData(rows, 30) for _ in range(2))
+    straight, jumping = (train_text_encoder.StreamData(rows, 30, 0.3) for _ in range(2))
     batches = [straight(step) for step in range(5)]
     for step in (3, 4, 1):
         for one, other in zip(batches[step], jumping(step)):

@@ -138,10 +138,11 @@ def test_image_encoder_takes_any_size():
 
 def test_export_serves_in_the_cpp_loader(tmp_path):
     model, path = small_encoder(), str(tmp_path / "encoder")
-    serve = char_cnn_rnn.serving_function(model, np.arange(6), 2.0)
+    matrix = np.arange(36).reshape(6, 6) / 36
+    serve = char_cnn_rnn.serving_function(model, np.arange(6), matrix)
     checkpoint.export(path, [model], {
         "serve": (serve, [tf.TensorSpec([None], tf.string, name="captions")])})
-    expected = (model(np.array([reference_tokens(c) for c in HOSTILE])) - np.arange(6)) / 2
+    expected = (model(np.array([reference_tokens(c) for c in HOSTILE])) - np.arange(6)) @ matrix
     loaded = tf.saved_model.load(path).signatures["serving_default"]
     np.testing.assert_allclose(loaded(captions=tf.constant(HOSTILE))["embeddings"], expected,
                                atol=1e-5)
@@ -152,6 +153,26 @@ def test_export_serves_in_the_cpp_loader(tmp_path):
         fetch, feed = signature.outputs["embeddings"].name, signature.inputs["captions"].name
         np.testing.assert_allclose(session.run(fetch, {feed: HOSTILE}), expected, atol=1e-5)
         assert session.run(fetch, {feed: []}).shape == (0, 6)
+
+
+def test_whitening_makes_components_alike():
+    rng = np.random.default_rng(0)
+    turn = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    embeddings = 5 + rng.normal(size=(100_000, 4)) * [8, 2, 0.08, 0] @ turn
+    mean, matrix = char_cnn_rnn.whitening(embeddings, floor=0.1)
+    white = (embeddings - mean) @ matrix
+    # each component: its size over itself plus a tenth of the largest
+    sizes = np.array([8 / 8.8, 2 / 2.8, 0.08 / 0.88, 0])
+    sizes /= np.sqrt(np.mean(sizes ** 2))  # variance 1 in all
+    np.testing.assert_allclose((white @ turn.T).std(0), sizes, rtol=0.02, atol=1e-3)
+    np.testing.assert_allclose(white.mean(0), 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_whitening_of_captions_that_are_all_the_same(size):
+    mean, matrix = char_cnn_rnn.whitening(np.full((9, size), 2.0, np.float32))
+    np.testing.assert_array_equal(mean, np.full(size, 2))
+    np.testing.assert_array_equal(matrix, np.eye(size))
 
 
 # Training
@@ -243,7 +264,7 @@ def test_pictures_without_captions_are_refused():
             return 2
 
     with pytest.raises(UserError, match="1 of 2 pictures have no caption"):
-        train_text_encoder.Data(Bare(), 2, 0)
+        train_text_encoder.Data(Bare(), 2, 0, 0.0)
 
 
 def test_without_a_test_split_it_is_exported_all_the_same(folder, capsys):
@@ -255,9 +276,20 @@ def test_without_a_test_split_it_is_exported_all_the_same(folder, capsys):
     assert embeddings_of(folder, "r").shape == (4, 5)
 
 
+def test_color_is_taken_out_of_a_share_of_the_pictures():
+    images = np.random.default_rng(0).integers(0, 256, (500, 2, 2, 3)).astype(np.uint8)
+    made = train_text_encoder.without_color(images, 0.2, 7, 3)
+    gray = (np.ptp(made, axis=-1) == 0).all((1, 2))
+    assert 70 < gray.sum() < 130  # of 500: 100, five standard deviations of 9 would be 45
+    np.testing.assert_array_equal(made[~gray], images[~gray])
+    np.testing.assert_array_equal(made[gray, :, :, 0], images[gray].sum(-1, dtype=int) // 3)
+    np.testing.assert_array_equal(train_text_encoder.without_color(images, 0.2, 7, 3), made)
+    assert (train_text_encoder.without_color(images, 0.2, 7, 4) != made).any()
+
+
 def test_captions_that_it_cannot_read_are_said(capsys):
     picture = np.zeros((70, 70, 3), np.uint8)
     captions = ["a red bird", "赤い鳥", "une fleur très belle", "🌸", "赤" * 300]
     examples = pipeline.Examples([{"image": picture, "captions": [c]} for c in captions], 70)
-    train_text_encoder.Data(examples, 2, 0)
+    train_text_encoder.Data(examples, 2, 0, 0.0)
     assert "warning: 3 of 5 captions" in capsys.readouterr().out

@@ -155,18 +155,38 @@ def retrieval(text, image, labels, cosine):
                 tf.cast(tf.gather(labels, best) == labels, tf.float32))}
 
 
-def serving_function(model, mean, scale):
-    """captions: string (B,) -> {"embeddings": float (B, D)}, moved and scaled for the GAN.
+def whitening(embeddings, floor=0.03):
+    """The mean and the matrix that bring embeddings to the form that the GAN's layers want.
+
+    `(e - mean) @ matrix` has mean 0, variance 1 over all dimensions together, and principal
+    components of nearly equal size: the encoder's loss fixes none of it, and what a caption says of
+    a center's color is a tenth as large in its embedding as what it says of the background.
 
     Args:
-        mean: float (D,), scale: float, so that training captions come out with mean 0 and, over
-            all dimensions together, variance 1: the loss fixes neither, the GAN's layers want both.
+        embeddings: float (N, D), of training captions.
+        floor: components below this share of the largest are noise and stay smaller.
+
+    Returns:
+        mean float32 (D,), matrix float32 (D, D).
     """
-    mean, scale = np.float32(mean), np.float32(scale)
+    mean = embeddings.mean(0)
+    covariance = np.atleast_2d(np.cov(embeddings - mean, rowvar=False, dtype=np.float64))
+    variances, axes = np.linalg.eigh(covariance)
+    sizes = np.sqrt(np.maximum(variances, 0.0))
+    if sizes.max() < 1e-6:  # all captions are the same
+        return mean, np.eye(len(mean), dtype=np.float32)
+    matrix = axes / (sizes + floor * sizes.max()) @ axes.T  # ZCA but for the floor
+    return mean, np.float32(matrix / ((embeddings - mean) @ matrix).std())
+
+
+def serving_function(model, mean, matrix):
+    """captions: string (B,) -> {"embeddings": float (B, D)}, moved by `mean` (D,) and multiplied
+    by `matrix` (D, D), see `whitening`."""
+    mean, matrix = np.float32(mean), np.float32(matrix)
 
     def embed(captions):
         # One more row, dropped again: oneDNN's fused convolution fails on an empty batch.
         tokens = tf.pad(tokenize(captions), [[0, 1], [0, 0]])
-        return {"embeddings": (model(tokens)[:-1] - mean) / scale}
+        return {"embeddings": tf.matmul(model(tokens)[:-1] - mean, matrix)}
 
     return embed
