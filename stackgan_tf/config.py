@@ -152,7 +152,7 @@ PRESETS = {
             "condition_log_sigma": -1.0,
             "kl_weight": 0.05,
             "condition_blocks": True,
-            "mismatch_candidates": 16,
+            "mismatch_candidates": 24,
             "crop_margin": 0.0625,  # the flowers are centered: less for the networks to learn
             # With batch norm D soon told real from fake batches by their statistics alone (its
             # loss fell to 0.1); with R1 in its place petals show after 400 steps.
@@ -164,7 +164,7 @@ PRESETS = {
             "ema_decay": 0.998,
         },
         1: {"generator_width": 32, "discriminator_width": 32, "batch_size": 32,
-            "train_steps": 3000, "learning_rate_decay_steps": 1300},
+            "train_steps": 2800, "learning_rate_decay_steps": 1300},
         2: {"generator_width": 32, "discriminator_width": 12, "batch_size": 8,
             "residual_blocks": 2, "image_size": 256, "train_steps": 2400,
             "learning_rate_decay_steps": 1100, "r1_weight": 0.5},
