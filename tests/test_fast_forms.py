@@ -131,11 +131,11 @@ print(np.abs(found[0] - found[1]).max(), np.abs(found[0]).max())
     assert off < 1e-4 * scale
 
 
-def randomized(model):
+def randomized(model, scale):
     """Weights and statistics as after a long training, so that a difference shows."""
     rng = np.random.default_rng(5)
     for v in model.variables:
-        spread = rng.uniform(0.5, 1.5, v.shape) if "norm" in v.path else 0.3 * rng.normal(
+        spread = rng.uniform(0.5, 1.5, v.shape) if "norm" in v.path else scale * rng.normal(
             size=v.shape)
         v.assign(spread)
     return model
@@ -146,13 +146,13 @@ def test_folded_generators_draw_the_same(tiny, stage1_path, stage):
     below = build.Stage1(stage1_path) if stage == 2 else None
     config = tiny(stage, condition_blocks=True)
     gan, _ = build.gan(config, below)
-    randomized(gan.generator)
+    randomized(gan.generator, {1: 0.3, 2: 0.1}[stage])  # not all pixels at -1 or 1
     folded = build.for_inference(config, gan.generator, below)
     latents = gan.draw_latents([0, 1], 4)
     embeddings = tf.random.normal([4, config.embedding_dim], seed=1)
     plain = gan.generate(latents, embeddings)["images"]
     fast = gan.generate(latents, embeddings, generator=folded)["images"]
-    assert np.std(plain) > 0.1
+    assert np.std(plain) > 0.05
     np.testing.assert_allclose(fast, plain, atol=1e-4)
     function = tf.function(lambda x: folded(x)).get_concrete_function(
         {**latents, "embeddings": embeddings, "stage1_images": tf.zeros([4, 16, 16, 3])})
