@@ -69,7 +69,8 @@ def test_every_flag_in_the_readme_exists():
     known = {"flagfile", "help", "logdir"}  # absl's own, and TensorBoard's
     for field in dataclasses.fields(Config):
         known |= {field.name, f"no{field.name}"} if field.type is bool else {field.name}
-    for path in (Path(ROOT) / "stackgan_tf").rglob("*.py"):
+    for path in (p for folder in ("stackgan_tf", "benchmarks")
+                 for p in (Path(ROOT) / folder).rglob("*.py")):
         known |= set(re.findall(r"flags\.DEFINE_\w+\(\s*\"(\w+)\"", path.read_text()))
     named = set(re.findall(r"(?<![\w-])--([a-z]\w*)", readme()))
     assert len(named) > 20
