@@ -1,7 +1,7 @@
 """Pictures a second of both stages, training and drawing, at the paper's sizes.
 
-    python -m benchmarks.throughput                          # ten minutes on two cores
-    python -m benchmarks.throughput --torch                  # beside plain PyTorch; an hour
+    python -m benchmarks.throughput
+    python -m benchmarks.throughput --torch                  # beside plain PyTorch
     python -m benchmarks.throughput --stages=2 --profile     # where the step's time goes
     python -m benchmarks.throughput --scale                  # batch size, resolution, width
     python -m benchmarks.throughput --width=16 --seconds=0.2 --rounds=2     # a short try

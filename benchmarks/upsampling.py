@@ -1,6 +1,6 @@
 """The two forms of the up-sampling convolution, layer by layer: sets blocks.FUSED_FROM.
 
-    python -m benchmarks.upsampling              # two minutes on two cores
+    python -m benchmarks.upsampling
 
 Prints milliseconds, forward and forward with both gradients, of the enlarged map with a 3x3
 convolution ("plain") and of one transposed 4x4 convolution ("fused"), measured in turn; the median

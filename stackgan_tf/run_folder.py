@@ -33,14 +33,15 @@ class Part:
 
     def is_begun(self) -> bool:
         """Whether something was made that other settings would spoil."""
-        return self.is_exported() or (tf.io.gfile.isdir(self.checkpoints)
-                                      and bool(tf.io.gfile.listdir(self.checkpoints)))
+        return self.is_exported() or self.has_checkpoints()
+
+    def has_checkpoints(self) -> bool:
+        return tf.io.gfile.isdir(self.checkpoints) and bool(tf.io.gfile.listdir(self.checkpoints))
 
     def refuse_without_checkpoint(self) -> None:
         """UserError if training would start anew over a SavedModel: an imported one has nothing
         that training can go on from."""
-        begun = tf.io.gfile.isdir(self.checkpoints) and tf.io.gfile.listdir(self.checkpoints)
-        if self.is_exported() and not begun:
+        if self.is_exported() and not self.has_checkpoints():
             raise UserError(f"{self.saved_model} is there and no checkpoint to go on from (it was "
                             "imported, or they were removed); training would write over it. Choose "
                             "another --run, or move it away.")
