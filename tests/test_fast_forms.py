@@ -69,6 +69,40 @@ def test_batch_norm_of_bfloat16_has_float32_statistics():
     np.testing.assert_allclose(layer.moving_variance[0], 0.9 + 0.1 * values.var(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("side, reach, stride", [(8, 4, 2), (4, 3, 1), (7, 4, 2), (4, 1, 1)])
+def test_a_convolution_as_product_is_a_convolution(side, reach, stride):
+    rng = np.random.default_rng(0)
+    x, kernel = (tf.constant(rng.normal(size=shape), tf.float32)
+                 for shape in ((2, side, side, 5), (reach, reach, 5, 3)))
+    found = []
+    for form in (lambda x, k: tf.nn.conv2d(x, k, stride, "SAME"),
+                 lambda x, k: blocks.convolution_as_product(x, k, stride)):
+        with tf.GradientTape() as outer:
+            outer.watch([x, kernel])
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                y = form(x, kernel)
+                loss = tf.reduce_sum(y**3)
+            penalty = tf.reduce_sum(inner.gradient(loss, x) ** 2)
+            loss += penalty
+        found.append([y, penalty, *outer.gradient(loss, [x, kernel])])
+    for plain, fast in zip(*found, strict=True):
+        np.testing.assert_allclose(fast, plain, rtol=1e-4, atol=1e-4 * np.abs(plain).max())
+
+
+def test_a_layer_chooses_the_form_by_its_sizes(monkeypatch):
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, 8, 8, 6)), tf.float32)
+    layer = blocks.conv(3, 4, 2)
+    plain = layer(x)
+    ops = []
+    for channels in (7, 6):
+        monkeypatch.setattr(blocks, "PRODUCT_CHANNELS", channels)
+        graph = tf.function(layer).get_concrete_function(x).graph
+        ops.append({op.type for op in graph.get_operations()} & {"Conv2D", "MatMul"})
+    assert ops == [{"Conv2D"}, {"MatMul"}]
+    np.testing.assert_allclose(layer(x), plain, rtol=1e-4, atol=1e-6)
+
+
 def adams(values):
     made = []
     for kind in (keras.optimizers.Adam, FusedAdam):
