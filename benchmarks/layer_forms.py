@@ -64,7 +64,7 @@ def calls(side, inner, *rest, batch_size, dtype):
 
 def main(_):
     values = flags.FLAGS
-    print("type      layer  side   in   out   forward plain/fast    with gradients plain/fast  (ms)")
+    print("type      layer  side   in   out  forward plain/fast   with gradients plain/fast  (ms)")
     for dtype in (tf.float32, tf.bfloat16):
         for name, layer in [("up", row) for row in UP] + [("down", row) for row in DOWN]:
             made = calls(*layer, batch_size=values.batch_size, dtype=dtype)
