@@ -52,11 +52,12 @@ class Generator:
         self.text = "embeddings" in self._saved.inputs
         stored = self.part.read_config() or {}
         self.embeds = self.text and not stored.get("precomputed_embeddings")
-        self._encoder = self._load_encoder(checkpoint_dir) if self.embeds else None
+        self._text_part = Part(checkpoint_dir, run, "text_encoder")
+        self._encoder = self._load_encoder() if self.embeds else None
         self._embedded = {}
 
-    def _load_encoder(self, checkpoint_dir):
-        encoder = TextEncoder(Part(checkpoint_dir, self.run, "text_encoder").saved_model)
+    def _load_encoder(self):
+        encoder = TextEncoder(self._text_part.saved_model)
         if encoder.dim != self.embedding_dim:
             raise UserError(f"text encoder {encoder.path} gives {encoder.dim} numbers a caption, "
                             f"{self._saved.path} reads {self.embedding_dim}; put back the one it "
@@ -72,6 +73,11 @@ class Generator:
     def stages(self) -> tuple[int, ...]:
         """The stages whose pictures this can make: (1,), or (1, 2) with Stage-II loaded."""
         return tuple(sorted(self._functions))
+
+    def fingerprint(self) -> str:
+        """Tells these weights, the text encoder's included, from any others."""
+        parts = [self.part] + [self._text_part] * self.embeds
+        return " ".join(part.fingerprint() for part in parts)
 
     def generate(self, captions: Sequence[str] | None, seeds: Sequence[int],
                  stage: int | None = None, truncation: float = 1.0) -> np.ndarray:

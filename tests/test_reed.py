@@ -12,7 +12,7 @@ from conftest import TINY
 from PIL import Image
 from python2_pickle import dumps
 
-from stackgan_tf import build, evaluate, prepare, sample, train, train_text_encoder
+from stackgan_tf import build, evaluate, prepare, sample, train, train_text_encoder, what_to_draw
 from stackgan_tf.config import UserError, resolve
 from stackgan_tf.datasets import reed
 
@@ -407,7 +407,7 @@ def test_files_that_hold_no_vectors(tmp_path, content, words):
     elif content is not None:
         np.save(path, content, allow_pickle=True)
     with pytest.raises(UserError, match=words):
-        sample.read_embeddings(str(path), 6, 8)
+        what_to_draw.read_embeddings(str(path), 6, 8)
 
 
 def test_settings_that_contradict_the_data(birds, run_train, make, encoder, tmp_path):
