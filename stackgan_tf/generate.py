@@ -8,6 +8,7 @@ import tensorflow as tf
 from stackgan_tf import images, latents
 from stackgan_tf.build import SavedPart, TextEncoder
 from stackgan_tf.config import UserError
+from stackgan_tf.parallel import in_order
 from stackgan_tf.run_folder import Part, find_run
 
 # A convolution's last bits depend on the batch's size, so that is always the same.
@@ -93,11 +94,14 @@ class Generator:
         return np.concatenate(list(self.batches(captions, seeds, stage, truncation)))
 
     def batches(self, captions, seeds, stage=None, truncation=1.0) -> Iterator[np.ndarray]:
-        """`generate`, up to BATCH_SIZE pictures at a time."""
-        for first in range(0, len(seeds), BATCH_SIZE):
+        """`generate`, up to BATCH_SIZE pictures at a time; a few are made ahead."""
+        def prepare(first):
             rows = slice(first, first + BATCH_SIZE)
             embeddings = self.embed(captions[rows]) if self.text else None
-            yield self.decode(self.latents(seeds[rows], truncation), embeddings, stage)
+            return self.latents(seeds[rows], truncation), embeddings
+
+        inputs = in_order(prepare, range(0, len(seeds), BATCH_SIZE))
+        return in_order(self._to_uint8, (self._call(*one, stage) for one in inputs))
 
     def latents(self, seeds: Sequence[int], truncation: float = 1.0) -> dict[str, np.ndarray]:
         """{noise (N, noise_dim) and, where it is read, epsilon (N, condition_dim)} of N seeds."""
@@ -117,27 +121,37 @@ class Generator:
             inputs: as `latents` gives them.
             embeddings: float32 (N, dim); None for a run without text.
         """
-        function = self._functions[stage or self.stage]
-        names = function.structured_input_signature[1]
-        if embeddings is not None:
-            inputs = {**inputs, "embeddings": embeddings}
         made = []
         for first in range(0, len(inputs["noise"]), BATCH_SIZE):
-            rows = np.arange(first, min(first + BATCH_SIZE, len(inputs["noise"])))
-            padded = np.resize(rows, BATCH_SIZE)  # a short batch repeats its rows
-            batch = {name: tf.constant(inputs[name][padded]) for name in names}
-            try:
-                made.append(images.to_uint8(function(**batch)["images"][:len(rows)]))
-            except ValueError as error:  # not a number
-                raise UserError(f"{self._saved.path} makes no finite picture ({error}); take an "
-                                "earlier checkpoint.") from error
+            rows = slice(first, first + BATCH_SIZE)
+            made.append(self._to_uint8(self._call(
+                {name: values[rows] for name, values in inputs.items()},
+                None if embeddings is None else embeddings[rows], stage)))
         return np.concatenate(made)
+
+    def _call(self, inputs, embeddings, stage) -> np.ndarray:
+        """float32 (N, H, W, 3) of N rows, N <= BATCH_SIZE."""
+        function = self._functions[stage or self.stage]
+        if embeddings is not None:
+            inputs = {**inputs, "embeddings": embeddings}
+        count = len(inputs["noise"])
+        padding = np.arange(BATCH_SIZE) % count  # a short batch repeats its rows
+        return function(**{name: tf.constant(inputs[name][padding]) for name in
+                           function.structured_input_signature[1]})["images"][:count].numpy()
+
+    def _to_uint8(self, made):
+        try:
+            return images.to_uint8(made)
+        except ValueError as error:  # not a number
+            raise UserError(f"{self._saved.path} makes no finite picture ({error}); take an "
+                            "earlier checkpoint.") from error
 
     def _embed(self, caption):
         if not isinstance(caption, str):
             return np.asarray(caption, np.float32)
-        if caption not in self._embedded:
+        found = self._embedded.get(caption)
+        if found is None:
             if len(self._embedded) >= REMEMBERED:
                 self._embedded.clear()
-            self._embedded[caption] = self._encoder([caption]).numpy()[0]
-        return self._embedded[caption]
+            found = self._embedded[caption] = self._encoder([caption]).numpy()[0]
+        return found

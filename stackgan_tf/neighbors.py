@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
-from PIL import Image
 
 from stackgan_tf import build, images
 from stackgan_tf.config import Config, UserError
@@ -73,7 +72,7 @@ def nearest(pictures: np.ndarray, training: Iterable[np.ndarray], count: int, ma
         large = images.resize_square(picture, round(size * (1 + margin)))
         first = (len(large) - size) // 2
         middle = large[first:first + size, first:first + size]
-        return middle, features(middle), features(middle[:, ::-1])
+        return middle, features(middle)
 
     best = [[] for _ in pictures]  # of each: (distance, number, picture)
     chunk, number = [], 0
@@ -91,16 +90,15 @@ def nearest(pictures: np.ndarray, training: Iterable[np.ndarray], count: int, ma
 
 
 def features(picture: np.ndarray) -> np.ndarray:
-    """uint8 (S, S, 3) -> float32 (768,), the mean color of each of 16x16 parts."""
-    small = Image.fromarray(np.ascontiguousarray(picture)).resize((SIDE, SIDE),
-                                                                  Image.Resampling.BOX)
-    return np.asarray(small, np.float32).reshape(-1)
+    """uint8 (S, S, 3) -> float32 (16, 16, 3), the mean color of each part; S a multiple of 16."""
+    part = len(picture) // SIDE
+    return picture.reshape(SIDE, part, SIDE, part, 3).mean((1, 3), np.float32)
 
 
 def _merge(best, chunk, wanted, count, number):
     """Keeps the nearest of `best` and the chunk, whose first picture is the `number`-th."""
-    distances = np.minimum(*(_distances(wanted, np.stack([row[side] for row in chunk]))
-                             for side in (1, 2)))
+    others = np.stack([feature for _, feature in chunk])
+    distances = np.minimum(_distances(wanted, others), _distances(wanted[:, :, ::-1], others))
     for i, row in enumerate(distances):
         for j in np.argsort(row, kind="stable")[:count]:
             best[i].append((float(row[j]), number + int(j), chunk[j][0]))
@@ -108,5 +106,5 @@ def _merge(best, chunk, wanted, count, number):
 
 
 def _distances(a, b):
-    """float (N, d), (M, d) -> (N, M), root mean squares."""
-    return np.stack([np.sqrt(np.square(row - b).mean(1)) for row in a])
+    """float (N, 16, 16, 3), (M, 16, 16, 3) -> (N, M), root mean squares."""
+    return np.stack([np.sqrt(np.square(row - b).mean((1, 2, 3))) for row in a])

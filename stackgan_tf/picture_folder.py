@@ -36,7 +36,7 @@ def fill(folder: str, count: int, generator, texts: Sequence, seed: int, truncat
     """
     claimed = claim(folder, describe(generator, texts, seed, truncation))
     missing = [i for i in range(count) if not is_complete(os.path.join(folder, name(i)))]
-    bar = Progress(folder, count - len(missing), count, every=500)
+    bar = Progress("pictures", count - len(missing), count, every=500)
 
     def pictures():
         seeds = [seed + i for i in missing]

@@ -176,8 +176,8 @@ def show_neighbors(generator, labels, texts, o: Options) -> list[bytes]:
                               truncation=o.truncation[0])
     found, distances = neighbors.of_run(generator, made, o.neighbors, o.data_dir)
     rows = [np.concatenate([picture[None], near]) for picture, near in zip(made, found)]
-    lines = [f"{labels[i]} | nearest training pictures, at {', '.join(f'{d:.1f}' for d in row)}"
-             for (i, _), row in zip(places, distances)]
+    lines = [f"{labels[i]} | nearest training pictures, at " + ", ".join(f"{d:.1f}" for d in row)
+             + " of 255" for (i, _), row in zip(places, distances)]
     return [images.encode_png(images.labelled_grid(rows, lines))]
 
 
