@@ -38,7 +38,6 @@ from stackgan_tf.config import Config, UserError, define_flags, given_flags, run
 from stackgan_tf.generate import Generator
 from stackgan_tf.parallel import in_order
 from stackgan_tf.progress import Progress
-from stackgan_tf.strips import COLUMNS
 from stackgan_tf.what_to_draw import check_text, read_captions, read_embeddings
 
 GRID_PICTURES = 512  # of each stage; 200 MB at 256x256
@@ -83,7 +82,8 @@ def sample(checkpoint_dir: str, run: str, captions: Sequence[str] = (), **option
     """
     o = Options(captions=captions, **options)
     o = dataclasses.replace(o, truncation=check_truncation(o.truncation),
-                            captions=read_captions(o.captions, o.captions_file))
+                            captions=read_captions(o.captions, o.captions_file),
+                            output=os.path.expanduser(o.output))
     mode = find_mode(o)
     generator = Generator(checkpoint_dir, run, o.stage)
     check_text(generator, o.captions, o.embeddings)
@@ -96,6 +96,7 @@ def sample(checkpoint_dir: str, run: str, captions: Sequence[str] = (), **option
     samples = os.path.join(checkpoint_dir, run, "samples")
     if mode == "grid":
         return draw_grid(generator, labels, texts, o, samples)
+    check_size(mode, len(texts), o)
     check_output(samples, o.output, FILES[mode])
     make = {"interpolate": interpolation, "neighbors": show_neighbors,
             "truncation": sweep_truncation}[mode]
@@ -114,36 +115,33 @@ def draw_grid(generator, labels, texts, o: Options, samples: str) -> list[str]:
               flush=True)
     count, stages = o.count or 4, generator.stages
     places = [(i, j) for i in range(len(texts)) for j in range(count)]
-    names = [f"{i}_{j}_stage{stage}.png" for i, j in places for stage in stages]
-    check_output(samples, o.output, ["grid.png", *names])
+    names = ["grid.png", *(f"{i}_{j}_stage{stage}.png" for i in range(len(texts))
+                           for stage in stages for j in range(count))]
+    check_output(samples, o.output, names)
     folder = o.output or new_folder(samples)
     captions, seeds = [texts[i] for i, _ in places], [o.seed + j for _, j in places]
     batches = [generator.batches(captions, seeds, stage, o.truncation[0]) for stage in stages]
     shown = []  # of each of the first places: a picture a stage
 
     def pictures() -> Iterator[tuple[str, np.ndarray]]:
-        for made in zip(*batches):
-            for one in zip(*made):
-                if len(shown) < GRID_PICTURES:
-                    shown.append(one)
-                yield from one
+        made = (one for some in zip(*batches) for one in zip(*some))
+        for (i, j), one in zip(places, made):
+            if len(shown) < GRID_PICTURES:
+                shown.append(one)
+            for stage, picture in zip(stages, one):
+                yield os.path.join(folder, f"{i}_{j}_stage{stage}.png"), picture
 
     def write(item):
         path, picture = item
         save(path, images.encode_png(picture))
 
-    paths = [os.path.join(folder, name) for name in ["grid.png", *names]]
-    bar = Progress("pictures", 0, len(names), every=1000)
-    for done, _ in enumerate(in_order(write, zip(paths[1:], pictures())), 1):
-        bar.update(done, {"percent": 100.0 * done / len(names)} if len(names) > 1000 else None)
+    total = len(names) - 1
+    bar = Progress("pictures", 0, total, every=1000)
+    for done, _ in enumerate(in_order(write, pictures()), 1):
+        bar.update(done, {"percent": 100.0 * done / total} if total > 1000 else None)
     bar.close()
-    rows, lines = [], []
-    for i, label in enumerate(labels):
-        for first in range(0, count, COLUMNS):
-            row = shown[i * count + first:i * count + min(first + COLUMNS, count)]
-            rows += map(np.stack, zip(*row))
-            lines += ["" if first else label, *[""] * (len(stages) - 1)] * bool(row)
-    save(paths[0], images.encode_png(images.labelled_grid(rows, lines)))
+    paths = [os.path.join(folder, name) for name in names]
+    save(paths[0], strips.grid(labels, shown, count))
     if len(places) > len(shown):
         print(f"grid.png shows the first {len(shown)} of {len(places):,}.", flush=True)
     return paths
@@ -183,6 +181,8 @@ def show_neighbors(generator, labels, texts, o: Options) -> list[bytes]:
 
 def fill_folder(generator, texts, o: Options) -> list[str]:
     count, folder = o.count or 4, os.path.expanduser(o.folder)
+    if "://" in folder:
+        raise UserError(f"pictures cannot be written in {folder}; give a local --folder.")
     made = picture_folder.fill(folder, count, generator, texts, o.seed, o.truncation[0])
     print(f"{count:,} pictures are in {folder}, {made:,} of them new.", flush=True)
     return [folder]
@@ -219,10 +219,22 @@ def find_mode(o: Options) -> str:
     return next(iter(modes), "grid")
 
 
+def check_size(mode: str, texts: int, o: Options) -> None:
+    """UserError for more pictures than an overview can hold."""
+    drawn = texts * (o.count or 4)
+    ends = (o.count or 2) if o.interpolate == "noise" else texts
+    pictures = {"interpolate": (ends - 1) * o.steps, "neighbors": drawn * (o.neighbors + 1),
+                "truncation": drawn * len(o.truncation)}[mode]
+    if pictures > GRID_PICTURES:
+        raise UserError(f"--{mode} would show {pictures:,} pictures; at most {GRID_PICTURES} fit, "
+                        "so give fewer captions or a smaller --count.")
+
+
 def check_output(samples: str, output: str, names: Sequence[str]) -> None:
     """UserError where `names` cannot be written, rather than overwriting one of them."""
-    if not output and "://" in samples:
-        raise UserError(f"pictures cannot be written in {samples}; give a local --output.")
+    if "://" in (output or samples):
+        raise UserError(f"pictures cannot be written in {output or samples}; give a local "
+                        "--output.")
     for name in names if output else ():
         if os.path.exists(os.path.join(output, name)):
             raise UserError(f"--output={output} already holds {name}; choose another folder, or "
@@ -261,7 +273,7 @@ def define_own_flags() -> None:
     flags.DEFINE_integer("rows", 8, "vectors of --embeddings, spread over the file", lower_bound=1)
     flags.DEFINE_integer("count", None, "pictures of each caption (default: 4); with --folder "
                          "pictures in all, with --interpolate=noise noises (2)", lower_bound=1,
-                         upper_bound=10**9)
+                         upper_bound=10**7)
     flags.DEFINE_integer("seed", 0, "picture j of a caption is of the noise seed + j",
                          lower_bound=0, upper_bound=2**62)
     flags.DEFINE_integer("stage", None, "1 or 2; the highest that is trained if not given",

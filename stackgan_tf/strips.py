@@ -1,4 +1,4 @@
-"""Rows of pictures that show one thing changing: truncation, the caption or the noise."""
+"""Overviews: a grid, and strips in which one thing changes: truncation, caption or noise."""
 
 import io
 from collections.abc import Sequence
@@ -10,6 +10,24 @@ from stackgan_tf import images
 
 COLUMNS = 8  # pictures side by side
 FRAME_MILLISECONDS = 80
+
+
+def grid(labels: Sequence[str], pictures: Sequence[Sequence[np.ndarray]], count: int) -> bytes:
+    """A PNG with `count` pictures of each label, Stage-I's above Stage-II's.
+
+    Args:
+        pictures: of each in turn, uint8 (H, W, 3) of every stage; there may be fewer than labels
+            ask for.
+    """
+    rows, lines = [], []
+    for first in range(0, len(labels) * count, count):
+        for start in range(first, first + count, COLUMNS):
+            row = pictures[start:min(start + COLUMNS, first + count)]
+            if row:
+                rows += map(np.stack, zip(*row))
+                label = labels[first // count] if start == first else ""
+                lines += [label] + [""] * (len(row[0]) - 1)
+    return images.encode_png(images.labelled_grid(rows, lines))
 
 
 def truncation_sweep(generator, labels: Sequence[str], texts: Sequence, seeds: Sequence[int],

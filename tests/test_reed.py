@@ -364,7 +364,7 @@ def test_both_stages_train_on_the_pickled_embeddings(birds, run_train, tmp_path,
     first = [np.asarray(Image.open(path)) for path in paths[1:3]]
     assert first[0].shape == (16, 16, 3) and (first[0] != first[1]).any()
     paths = sample.sample(checkpoints, "straight", count=1, output=str(tmp_path / "pickle"),
-                          embeddings=str(birds / "test/char-CNN-RNN-embeddings.pickle"), most=3)
+                          embeddings=str(birds / "test/char-CNN-RNN-embeddings.pickle"), rows=3)
     assert len(paths) == 1 + 3 * 2
     assert "3 of the 4 vectors" in capsys.readouterr().out
     with pytest.raises(UserError, match="--dataset=reed; this score"):

@@ -190,6 +190,11 @@ def test_truncation_scales_the_noise_and_nothing_else(runs):
     ({"interpolate": "noise", "count": 1}, "two noises or more"),
     ({"interpolate": "noise", "captions": ["a", "b"]}, "give one caption, not 2"),
     ({"neighbors": 2}, "no config.json"),
+    ({"neighbors": 9, "count": 52}, "would show 520 pictures; at most 512"),
+    ({"truncation": [0, 1], "captions": ["a"] * 65}, "would show 520 pictures"),
+    ({"interpolate": "noise", "count": 34}, "would show 528 pictures"),
+    ({"output": "gs://bucket/x"}, "cannot be written in gs://bucket/x"),
+    ({"folder": "gs://bucket/x"}, "cannot be written in gs://bucket/x"),
 ])
 def test_options_that_do_not_go_together(runs, options, message):
     with pytest.raises(UserError, match=message):
