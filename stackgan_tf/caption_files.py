@@ -1,7 +1,47 @@
-"""Captions in text files beside the pictures, as Reed et al. 2016 gave them out: `text_c10/`."""
+"""Captions in text files: one a line, or beside the pictures, as Reed et al. 2016 gave them out."""
 
 import os
 from pathlib import Path
+
+MOST_LINES = 1_000_000
+LONGEST_LINE = 10_000  # bytes
+
+
+def read_lines(path: str | os.PathLike) -> list[str]:
+    """The captions of a UTF-8 file, one a line, without the blanks at their ends.
+
+    Raises:
+        ValueError: it is empty or too large, or a line is empty, too long or no UTF-8; one line
+            that names the line.
+        OSError: it cannot be read.
+    """
+    captions, empty = [], []
+    with open(path, "rb") as file:
+        while line := file.readline(LONGEST_LINE + 1):
+            number = len(captions) + 1
+            if number > MOST_LINES:
+                raise ValueError(f"line {number:,} is one too many: at most {MOST_LINES:,} "
+                                 "captions; split the file.")
+            if len(line) > LONGEST_LINE:
+                raise ValueError(f"line {number:,} has more than {LONGEST_LINE:,} bytes; write one "
+                                 "caption a line.")
+            try:
+                captions.append(line.decode("utf-8-sig" if number == 1 else "utf-8").strip())
+            except UnicodeDecodeError as error:
+                raise ValueError(f"line {number:,} is no UTF-8 at its byte {error.start + 1} "
+                                 f"(0x{line[error.start]:02x}); save the file as UTF-8."
+                                 ) from error
+            if not captions[-1]:
+                empty.append(number)
+    if len(empty) == len(captions):
+        raise ValueError("no line holds a caption; write one a line.")
+    if empty:
+        named = ", ".join(f"{number:,}" for number in empty[:5])
+        raise ValueError(f"{'lines' if len(empty) > 1 else 'line'} {named}"
+                         f"{f' ... ({len(empty):,} in all)' if len(empty) > 5 else ''} "
+                         f"{'are' if len(empty) > 1 else 'is'} empty; remove what is empty, or say "
+                         "what to draw.")
+    return captions
 
 
 class CaptionFiles:

@@ -8,10 +8,12 @@ import tensorflow as tf
 from stackgan_tf import images, latents
 from stackgan_tf.build import SavedPart, TextEncoder
 from stackgan_tf.config import UserError
+from stackgan_tf.parallel import in_order
 from stackgan_tf.run_folder import Part, find_run
 
 # A convolution's last bits depend on the batch's size, so that is always the same.
 BATCH_SIZE = 8
+REMEMBERED = 10_000  # embeddings of captions that may come again: 40 MB at 1,024 numbers
 
 
 class Generator:
@@ -46,14 +48,17 @@ class Generator:
         # the order decides which random numbers go where
         self._dims = {name: int(self._saved.inputs[name].shape[1])
                       for name in ("noise", "epsilon") if name in self._saved.inputs}
+        self._draw = tf.function(lambda seeds: latents.draw_each(self._dims, seeds),
+                                 input_signature=[tf.TensorSpec([None], tf.int64)])
         self.text = "embeddings" in self._saved.inputs
         stored = self.part.read_config() or {}
         self.embeds = self.text and not stored.get("precomputed_embeddings")
-        self._encoder = self._load_encoder(checkpoint_dir) if self.embeds else None
+        self._text_part = Part(checkpoint_dir, run, "text_encoder")
+        self._encoder = self._load_encoder() if self.embeds else None
         self._embedded = {}
 
-    def _load_encoder(self, checkpoint_dir):
-        encoder = TextEncoder(Part(checkpoint_dir, self.run, "text_encoder").saved_model)
+    def _load_encoder(self):
+        encoder = TextEncoder(self._text_part.saved_model)
         if encoder.dim != self.embedding_dim:
             raise UserError(f"text encoder {encoder.path} gives {encoder.dim} numbers a caption, "
                             f"{self._saved.path} reads {self.embedding_dim}; put back the one it "
@@ -70,44 +75,83 @@ class Generator:
         """The stages whose pictures this can make: (1,), or (1, 2) with Stage-II loaded."""
         return tuple(sorted(self._functions))
 
-    def generate(self, captions: Sequence[str] | None, seeds: Sequence[tuple[int, int]],
-                 stage: int | None = None) -> np.ndarray:
+    def fingerprint(self) -> str:
+        """Tells these weights, the text encoder's included, from any others."""
+        parts = [self.part] + [self._text_part] * self.embeds
+        return " ".join(part.fingerprint() for part in parts)
+
+    def generate(self, captions: Sequence[str] | None, seeds: Sequence[int],
+                 stage: int | None = None, truncation: float = 1.0) -> np.ndarray:
         """Pictures uint8 (N, H, W, 3); each is a function of its caption and seed alone.
 
         Args:
             captions: N strings, or their embeddings, float32 (N, dim); None for a run without
                 text. Strings need `embeds`.
-            seeds: N pairs of int32, for instance (the user's seed, picture number).
+            seeds: N numbers of int64. Picture i of --seed=s has the number s + i.
             stage: 1 with Stage-II loaded gives the sketches under its pictures.
+            truncation: what the noise is multiplied by; below 1 pictures vary less.
         """
-        return np.concatenate(list(self.batches(captions, seeds, stage)))
+        return np.concatenate(list(self.batches(captions, seeds, stage, truncation)))
 
-    def batches(self, captions, seeds, stage=None) -> Iterator[np.ndarray]:
-        """`generate`, up to BATCH_SIZE pictures at a time."""
-        function = self._functions[stage or self.stage]
-        names = function.structured_input_signature[1]
-        for first in range(0, len(seeds), BATCH_SIZE):
+    def batches(self, captions, seeds, stage=None, truncation=1.0) -> Iterator[np.ndarray]:
+        """`generate`, up to BATCH_SIZE pictures at a time; a few are made ahead."""
+        def prepare(first):
             rows = slice(first, first + BATCH_SIZE)
-            inputs = self._draw(seeds[rows])
-            if self.text:
-                inputs["embeddings"] = np.concatenate([self._embed(c) for c in captions[rows]])
-            real = len(inputs["noise"])
-            padding = np.arange(BATCH_SIZE) % real  # a short batch repeats its rows
-            padded = {name: tf.constant(inputs[name][padding]) for name in names}
-            try:
-                yield images.to_uint8(function(**padded)["images"][:real])
-            except ValueError as error:  # not a number
-                raise UserError(f"{self._saved.path} makes no finite picture ({error}); take an "
-                                "earlier checkpoint.") from error
+            embeddings = self.embed(captions[rows]) if self.text else None
+            return self.latents(seeds[rows], truncation), embeddings
 
-    def _draw(self, seeds):
-        rows = [latents.draw(self._dims, tf.constant(seed, tf.int32), 1) for seed in seeds]
-        return {name: np.concatenate([row[name] for row in rows]) for name in self._dims}
+        inputs = in_order(prepare, range(0, len(seeds), BATCH_SIZE))
+        return in_order(self._to_uint8, (self._call(*one, stage) for one in inputs))
+
+    def latents(self, seeds: Sequence[int], truncation: float = 1.0) -> dict[str, np.ndarray]:
+        """{noise (N, noise_dim) and, where it is read, epsilon (N, condition_dim)} of N seeds."""
+        drawn = {name: rows.numpy() for name, rows in
+                 self._draw(tf.constant(seeds, tf.int64)).items()}
+        return {**drawn, "noise": drawn["noise"] * np.float32(truncation)}
+
+    def embed(self, captions: Sequence[str] | np.ndarray) -> np.ndarray:
+        """float32 (N, dim). One at a time: an encoder may pad to the longest of its batch."""
+        return np.stack([self._embed(caption) for caption in captions])
+
+    def decode(self, inputs: dict[str, np.ndarray], embeddings: np.ndarray | None,
+               stage: int | None = None) -> np.ndarray:
+        """Pictures uint8 (N, H, W, 3) of N latents and N embeddings, which may be mixed ones.
+
+        Args:
+            inputs: as `latents` gives them.
+            embeddings: float32 (N, dim); None for a run without text.
+        """
+        made = []
+        for first in range(0, len(inputs["noise"]), BATCH_SIZE):
+            rows = slice(first, first + BATCH_SIZE)
+            made.append(self._to_uint8(self._call(
+                {name: values[rows] for name, values in inputs.items()},
+                None if embeddings is None else embeddings[rows], stage)))
+        return np.concatenate(made)
+
+    def _call(self, inputs, embeddings, stage) -> np.ndarray:
+        """float32 (N, H, W, 3) of N rows, N <= BATCH_SIZE."""
+        function = self._functions[stage or self.stage]
+        if embeddings is not None:
+            inputs = {**inputs, "embeddings": embeddings}
+        count = len(inputs["noise"])
+        padding = np.arange(BATCH_SIZE) % count  # a short batch repeats its rows
+        return function(**{name: tf.constant(inputs[name][padding]) for name in
+                           function.structured_input_signature[1]})["images"][:count].numpy()
+
+    def _to_uint8(self, made):
+        try:
+            return images.to_uint8(made)
+        except ValueError as error:  # not a number
+            raise UserError(f"{self._saved.path} makes no finite picture ({error}); take an "
+                            "earlier checkpoint.") from error
 
     def _embed(self, caption):
-        """float32 (1, dim). One at a time: an encoder may pad to the longest of its batch."""
         if not isinstance(caption, str):
-            return np.asarray(caption, np.float32)[None]
-        if caption not in self._embedded:
-            self._embedded[caption] = self._encoder([caption]).numpy()
-        return self._embedded[caption]
+            return np.asarray(caption, np.float32)
+        found = self._embedded.get(caption)
+        if found is None:
+            if len(self._embedded) >= REMEMBERED:
+                self._embedded.clear()
+            found = self._embedded[caption] = self._encoder([caption]).numpy()[0]
+        return found

@@ -1,6 +1,7 @@
 """A run on disk: checkpoints/<run>/{text_encoder,stage1,stage2}/, each with its config.json."""
 
 import dataclasses
+import hashlib
 import json
 import os
 
@@ -30,6 +31,15 @@ class Part:
 
     def is_exported(self) -> bool:
         return tf.io.gfile.exists(os.path.join(self.saved_model, "saved_model.pb"))
+
+    def fingerprint(self) -> str:
+        """Tells this export from any other, weights included; "" if there is none."""
+        for name in ("fingerprint.pb", "saved_model.pb"):  # an older TensorFlow writes no first
+            path = os.path.join(self.saved_model, name)
+            if tf.io.gfile.exists(path):
+                with tf.io.gfile.GFile(path, "rb") as file:
+                    return hashlib.sha256(file.read()).hexdigest()[:16]
+        return ""
 
     def is_begun(self) -> bool:
         """Whether something was made that other settings would spoil."""
@@ -91,14 +101,9 @@ class Part:
 
     def _take(self):
         """Keeps a second process from training the same part at the same time."""
-        if fcntl is None or "://" in self.path:
-            return
-        self._lock = open(os.path.join(self.path, "lock"), "w")  # held till the process ends
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another process is training {self.path}; wait for it, or choose "
-                            "another --run.") from error
+        if "://" not in self.path:
+            self._lock = lock(os.path.join(self.path, "lock"), f"another process is training "
+                              f"{self.path}; wait for it, or choose another --run.")
 
     def _make(self):
         try:
@@ -116,6 +121,19 @@ class Part:
         except (OSError, tf.errors.OpError) as error:
             raise UserError(f"cannot write in {self.path}: {getattr(error, 'message', error)}; "
                             "choose another --checkpoint_dir or make room.") from error
+
+
+def lock(path: str, taken: str):
+    """Locks a file till what is returned is closed, or the process ends; UserError(taken) if
+    another process has it. Windows has no such locks, and goes without."""
+    file = open(path, "w")
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise UserError(taken) from error
+    return file
 
 
 def find_run(checkpoint_dir: str, run: str) -> str:

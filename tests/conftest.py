@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from fake_runs import write_stage, write_text_encoder
 from PIL import Image
 
 from stackgan_tf import build, checkpoint
@@ -96,3 +97,17 @@ def stage1_path(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("stage1") / "saved_model")
     checkpoint.export_stage(path, gan, build.for_inference(config, gan.generator), 8)
     return path
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """A checkpoint_dir with the runs `both`, `sketch` (Stage-I only) and `silent` (no text)."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    below = write_stage(root / "both/stage1", 16)
+    write_stage(root / "both/stage2", 32, below=below)
+    write_text_encoder(root / "both/text_encoder")
+    write_stage(root / "sketch/stage1", 16)
+    write_text_encoder(root / "sketch/text_encoder")
+    write_stage(root / "silent/stage1", 16, text=False)
+    (root / "begun/stage1").mkdir(parents=True)
+    return str(root)

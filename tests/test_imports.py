@@ -10,16 +10,16 @@ LEVELS = [
     ["config", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
      "parallel", "restricted_pickle", "caption_files", "adam"],
     ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*",
-     "metrics.*", "pytorch_file"],
+     "metrics.*", "pytorch_file", "strips", "what_to_draw"],
     ["stage1", "stage2", "stackgan", "attribute_classifier", "data_report",
      "data_report_text", "stream", "sources", "baselines.*"],
     ["build", "train_step", "shards"],
-    ["checkpoint", "run_folder", "generate"],
+    ["checkpoint", "run_folder", "generate", "picture_folder", "neighbors"],
     ["train", "train_text_encoder", "sample", "evaluate", "export", "inspect_data", "prepare",
-     "import_pytorch"],
+     "import_pytorch", "api"],
 ]
-# Within a level nobody imports anybody, but for the file that reads a run of the same level.
-WITHIN = {("generate", "run_folder"), ("generate", "checkpoint")}
+# Within a level nobody imports anybody, but for the files that read a run of the same level.
+WITHIN = {("generate", "run_folder"), ("generate", "checkpoint"), ("picture_folder", "run_folder")}
 
 
 def level(name):

@@ -12,7 +12,7 @@ from conftest import TINY
 from PIL import Image
 from python2_pickle import dumps
 
-from stackgan_tf import build, evaluate, prepare, sample, train, train_text_encoder
+from stackgan_tf import build, evaluate, prepare, sample, train, train_text_encoder, what_to_draw
 from stackgan_tf.config import UserError, resolve
 from stackgan_tf.datasets import reed
 
@@ -364,7 +364,7 @@ def test_both_stages_train_on_the_pickled_embeddings(birds, run_train, tmp_path,
     first = [np.asarray(Image.open(path)) for path in paths[1:3]]
     assert first[0].shape == (16, 16, 3) and (first[0] != first[1]).any()
     paths = sample.sample(checkpoints, "straight", count=1, output=str(tmp_path / "pickle"),
-                          embeddings=str(birds / "test/char-CNN-RNN-embeddings.pickle"), most=3)
+                          embeddings=str(birds / "test/char-CNN-RNN-embeddings.pickle"), rows=3)
     assert len(paths) == 1 + 3 * 2
     assert "3 of the 4 vectors" in capsys.readouterr().out
     with pytest.raises(UserError, match="--dataset=reed; this score"):
@@ -407,7 +407,7 @@ def test_files_that_hold_no_vectors(tmp_path, content, words):
     elif content is not None:
         np.save(path, content, allow_pickle=True)
     with pytest.raises(UserError, match=words):
-        sample.read_embeddings(str(path), 6, 8)
+        what_to_draw.read_embeddings(str(path), 6, 8)
 
 
 def test_settings_that_contradict_the_data(birds, run_train, make, encoder, tmp_path):

@@ -1,73 +1,18 @@
-"""sample.py and generate.py on tiny SavedModels, written here: no training."""
+"""sample.py and generate.py on tiny SavedModels (fake_runs.py): no training."""
 
 import os
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from fake_runs import write_stage
 from PIL import Image
 
-from stackgan_tf import checkpoint, sample
+from stackgan_tf import caption_files, checkpoint, latents, sample
 from stackgan_tf.config import UserError
 from stackgan_tf.generate import Generator
-
-NOISE, EPSILON, DIM = 5, 3, 4
-
-
-class FakeStage(keras.Model):
-    """noise, epsilon and embeddings through a dense layer and a convolution to a picture."""
-
-    def __init__(self, size, seed):
-        super().__init__()
-        self.size = size
-        init = keras.initializers.RandomNormal(stddev=0.7, seed=seed)
-        self.dense = keras.layers.Dense(8 * 8 * 4, kernel_initializer=init)
-        self.conv = keras.layers.Conv2D(3, 3, padding="same", kernel_initializer=init)
-
-    def call(self, inputs):
-        x = tf.concat([inputs[name] for name in sorted(inputs)], -1)
-        x = tf.reshape(self.dense(x), [-1, 8, 8, 4])
-        return tf.tanh(self.conv(tf.image.resize(x, [self.size, self.size])))
-
-
-def write_stage(path, size, text=True, below=None):
-    dims = {"noise": NOISE, **({"epsilon": EPSILON, "embeddings": DIM} if text else {})}
-    signature = {name: tf.TensorSpec([None, dim], tf.float32, name) for name, dim in dims.items()}
-    model = FakeStage(size, seed=size)
-    model({name: np.zeros((1, dim), np.float32) for name, dim in dims.items()})
-    endpoints = {"serve": (lambda x: {"images": model(x)}, [signature])}
-    if below is not None:
-        endpoints["stage1"] = (lambda x: {"images": below(x)}, [signature])
-    checkpoint.export(str(path / "saved_model"), [model] + [below] * (below is not None), endpoints)
-    return model
-
-
-def write_text_encoder(path):
-    """Letter frequencies of a, b, c and d."""
-    def embed(captions):
-        letters = tf.strings.unicode_decode(captions, "UTF-8")
-        return {"embeddings": tf.stack([tf.reduce_sum(tf.cast(letters == ord(c), tf.float32), 1)
-                                        for c in "abcd"], 1)}
-
-    checkpoint.export(str(path / "saved_model"), [], {"serve": (embed, [
-        tf.TensorSpec([None], tf.string, "captions")])})
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A checkpoint_dir with the runs `both`, `sketch` (Stage-I only) and `silent` (no text)."""
-    root = tmp_path_factory.mktemp("checkpoints")
-    below = write_stage(root / "both/stage1", 16)
-    write_stage(root / "both/stage2", 32, below=below)
-    write_text_encoder(root / "both/text_encoder")
-    write_stage(root / "sketch/stage1", 16)
-    write_text_encoder(root / "sketch/text_encoder")
-    write_stage(root / "silent/stage1", 16, text=False)
-    (root / "begun/stage1").mkdir(parents=True)
-    return str(root)
 
 
 def contents(paths):
@@ -108,7 +53,7 @@ def test_given_output_is_not_overwritten(runs, tmp_path):
 def test_a_picture_does_not_depend_on_its_batch(runs):
     generator = Generator(runs, "both")
     captions = [f"a{'b' * (i % 4)}{'cd' * (i % 3)}" for i in range(11)]
-    seeds = [(3, i % 5) for i in range(11)]
+    seeds = [2**40 + i % 5 for i in range(11)]
     for stage in generator.stages:
         together = generator.generate(captions, seeds, stage)
         for i in (0, 4, 10):
@@ -118,8 +63,8 @@ def test_a_picture_does_not_depend_on_its_batch(runs):
 
 
 def test_stage_1_of_a_stage_2_is_the_sketch_beneath(runs):
-    beneath = Generator(runs, "both").generate(["abc"], [(0, 0)], stage=1)
-    alone = Generator(runs, "both", stage=1).generate(["abc"], [(0, 0)])
+    beneath = Generator(runs, "both").generate(["abc"], [0], stage=1)
+    alone = Generator(runs, "both", stage=1).generate(["abc"], [0])
     assert beneath.shape == (1, 16, 16, 3) and (beneath == alone).all()
 
 
@@ -159,6 +104,101 @@ def test_text_encoder_of_another_size_is_refused(runs, tmp_path):
         [tf.TensorSpec([None], tf.string, "captions")])})
     with pytest.raises(UserError, match="gives 9 numbers a caption, .* reads 4"):
         Generator(str(tmp_path), "odd")
+
+
+def test_pictures_of_a_captions_file(runs, tmp_path):
+    (tmp_path / "captions.txt").write_bytes("\ufeffa cab\r\n bad \r\ndab".encode())
+    flagged, filed = tmp_path / "flagged", tmp_path / "filed"
+    sample.sample(runs, "both", ["a cab", "bad", "dab"], count=2, output=str(flagged))
+    sample.sample(runs, "both", captions_file=str(tmp_path / "captions.txt"), count=2,
+                  output=str(filed))
+    assert sorted(os.listdir(flagged)) == sorted(os.listdir(filed))
+    assert contents(sorted(flagged.iterdir())) == contents(sorted(filed.iterdir()))
+
+
+@pytest.mark.parametrize("data, message", [
+    (b"", "no line holds a caption"),
+    (b"\n \n", "no line holds a caption"),
+    (b"a\n\nb\n \n", "lines 2, 4 are empty"),
+    (b"a\n\n", "line 2 is empty"),
+    (b"\n" * 9 + b"a", r"lines 1, 2, 3, 4, 5 ... \(9 in all\) are empty"),
+    (b"a\nb\nfl\xe9ur\n", r"line 3 is no UTF-8 at its byte 3 \(0xe9\)"),
+    ("a red bird".encode("utf-16"), "line 1 is no UTF-8 at its byte 1"),
+    (b"a\n" + b"b" * 10_001, "line 2 has more than 10,000 bytes"),
+    (b"a\nb\nc\nd\n", "line 4 is one too many: at most 3 captions"),
+])
+def test_a_bad_captions_file_is_answered_with_its_line(runs, tmp_path, monkeypatch, data, message):
+    if b"c\n" in data:
+        monkeypatch.setattr(caption_files, "MOST_LINES", 3)
+    path = tmp_path / "captions.txt"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=f"--captions_file={path}: {message}") as caught:
+        sample.sample(runs, "both", captions_file=str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_many_pictures_share_batches_and_are_the_same(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(sample, "GRID_PICTURES", 10)
+    captions = ["a", "cab", "dad"]
+    sample.sample(runs, "sketch", captions, count=9, seed=5, output=str(tmp_path))
+    assert len(list(tmp_path.glob("*_stage1.png"))) == 27
+    height = Image.open(tmp_path / "grid.png").height
+    assert height == 3 * 20 + 2 * 19  # rows of 8, 1 and 1 pictures, and two labels; not of 27
+    alone = Generator(runs, "sketch").generate(["dad"], [5 + 8])
+    assert (np.asarray(Image.open(tmp_path / "2_8_stage1.png")) == alone[0]).all()
+
+
+def test_picture_j_of_a_seed_is_the_first_of_seed_plus_j(runs, tmp_path):
+    sample.sample(runs, "both", ["cab"], count=3, seed=2**40, output=str(tmp_path / "three"))
+    sample.sample(runs, "both", ["cab"], count=1, seed=2**40 + 2, output=str(tmp_path / "one"))
+    assert contents([tmp_path / "three/0_2_stage2.png"]) == contents([tmp_path
+                                                                      / "one/0_0_stage2.png"])
+
+
+@pytest.mark.parametrize("number", [0, 7, 2**31, 2**32 + 5, 2**63 - 1, -1, -2**63])
+def test_the_noise_of_a_number_is_that_of_its_halves(number):
+    dims = {"noise": 5, "epsilon": 3}
+    low = number % 2**32
+    halves = [number // 2**32, low - 2**32 if low >= 2**31 else low]
+    alone = latents.draw(dims, tf.constant(halves, tf.int32), 1)
+    among = tf.function(latents.draw_each)(dims, tf.constant([3, number, 4], tf.int64))
+    for name in dims:
+        assert (among[name][1:2] == alone[name]).numpy().all()
+        assert len(np.unique(among[name])) == 3 * dims[name]
+
+
+def test_truncation_scales_the_noise_and_nothing_else(runs):
+    generator = Generator(runs, "both")
+    full, half = generator.latents([5, 6]), generator.latents([5, 6], 0.5)
+    np.testing.assert_array_equal(half["noise"], full["noise"] / 2)
+    np.testing.assert_array_equal(half["epsilon"], full["epsilon"])
+    no_noise = generator.decode({**full, "noise": 0 * full["noise"]}, generator.embed(["ab"] * 2))
+    assert (generator.generate(["ab"] * 2, [5, 6], truncation=0.0) == no_noise).all()
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"truncation": ["x"]}, "--truncation=x is no number"),
+    ({"truncation": ["-1"]}, "--truncation=-1 is no number"),
+    ({"truncation": ["1", "nan"]}, "--truncation=nan is no number"),
+    ({"truncation": []}, "--truncation= names no number"),
+    ({"captions_file": "x.txt"}, "--captions and --captions_file"),
+    ({"folder": "x", "neighbors": 2}, "--folder and --neighbors make different things"),
+    ({"truncation": [0, 1], "interpolate": "noise"}, "--truncation of several values make"),
+    ({"folder": "x", "output": "y"}, "--folder and --output"),
+    ({"interpolate": "captions"}, "give two or more"),
+    ({"interpolate": "captions", "count": 3}, "leave --count out"),
+    ({"interpolate": "noise", "count": 1}, "two noises or more"),
+    ({"interpolate": "noise", "captions": ["a", "b"]}, "give one caption, not 2"),
+    ({"neighbors": 2}, "no config.json"),
+    ({"neighbors": 9, "count": 52}, "would show 520 pictures; at most 512"),
+    ({"truncation": [0, 1], "captions": ["a"] * 65}, "would show 520 pictures"),
+    ({"interpolate": "noise", "count": 34}, "would show 528 pictures"),
+    ({"output": "gs://bucket/x"}, "cannot be written in gs://bucket/x"),
+    ({"folder": "gs://bucket/x"}, "cannot be written in gs://bucket/x"),
+])
+def test_options_that_do_not_go_together(runs, options, message):
+    with pytest.raises(UserError, match=message):
+        sample.sample(runs, "both", **{"captions": ["ab"], **options})
 
 
 def test_command_line(runs, tmp_path):

@@ -1,0 +1,107 @@
+"""Folders of tens of thousands of generated pictures, as metrics read them.
+
+Picture i is `000000i.png`, of caption i modulo their number and of noise s + i; what it was made of
+stands in `sample.json`. The same command again makes what is missing.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+
+from stackgan_tf import images
+from stackgan_tf.config import UserError
+from stackgan_tf.parallel import in_order
+from stackgan_tf.progress import Progress
+from stackgan_tf.run_folder import lock
+
+SETTINGS = "sample.json"
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # what every complete PNG ends with
+
+
+def name(i: int) -> str:
+    return f"{i:07d}.png"
+
+
+def fill(folder: str, count: int, generator, texts: Sequence, seed: int, truncation: float) -> int:
+    """Makes the pictures 0 ... count - 1 that are not there yet; returns how many those were.
+
+    A file is complete or absent, whatever stops this. Writing goes on beside the generator.
+
+    Args:
+        generator: a generate.Generator.
+        texts: captions or embeddings, as it takes them; [None] without text.
+
+    Raises UserError if `folder` holds anything else, or pictures made of something else.
+    """
+    claimed = claim(folder, describe(generator, texts, seed, truncation))
+    missing = [i for i in range(count) if not is_complete(os.path.join(folder, name(i)))]
+    bar = Progress("pictures", count - len(missing), count, every=500)
+
+    def pictures():
+        seeds = [seed + i for i in missing]
+        made = generator.batches([texts[i % len(texts)] for i in missing], seeds,
+                                 truncation=truncation)
+        return zip(missing, (picture for batch in made for picture in batch))
+
+    def write(item):
+        i, picture = item
+        images.save_png(os.path.join(folder, name(i)), picture)
+
+    with claimed:
+        try:
+            for done, _ in enumerate(in_order(write, pictures()), count - len(missing) + 1):
+                bar.update(done, {"percent": 100.0 * done / count})
+        finally:
+            bar.close()
+    return len(missing)
+
+
+def describe(generator, texts, seed, truncation) -> dict:
+    """What every picture of the folder follows from, as {flag or word: value}."""
+    digest = hashlib.sha256()
+    for text in texts:
+        data = b"" if text is None else text.encode() if isinstance(text, str) else text.tobytes()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return {"run": generator.run, "stage": generator.stage, "seed": seed, "truncation": truncation,
+            "captions": f"{len(texts)}, SHA-256 {digest.hexdigest()[:16]}",
+            "weights": generator.fingerprint()}
+
+
+def claim(folder: str, settings: dict):
+    """Makes the folder, or checks that it is one of these settings; returns its lock."""
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, SETTINGS)
+    others = [file for file in os.listdir(folder) if file != ".lock"]
+    if others and not os.path.exists(path):
+        raise UserError(f"--folder={folder} holds {others[0]} and was not made by sample; choose "
+                        "an empty folder, or a new one.")
+    claimed = lock(os.path.join(folder, ".lock"), f"another process is filling {folder}; wait for "
+                   "it, or choose another --folder.")
+    for file in others:
+        if file.startswith(".") and file.endswith(".tmp"):  # of a process that was killed
+            os.remove(os.path.join(folder, file))
+    if not os.path.exists(path):
+        images.write(path, (json.dumps(settings, indent=2) + "\n").encode())
+    with open(path, "rb") as file:
+        try:
+            before = dict(json.load(file))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error}); move {folder} away, or choose another "
+                            "--folder.") from error
+    differences = [f"{key} {value} (was {before.get(key)})" for key, value in settings.items()
+                   if before.get(key) != value]
+    if differences:
+        raise UserError(f"--folder={folder} holds pictures made with other settings: "
+                        f"{'; '.join(differences)}; repeat those, or choose another --folder.")
+    return claimed
+
+
+def is_complete(path: str) -> bool:
+    """Whether a whole PNG is there: a power cut can leave a file of zeros under a final name."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(-len(PNG_END), os.SEEK_END)
+            return file.read() == PNG_END
+    except OSError:  # absent, or shorter
+        return False

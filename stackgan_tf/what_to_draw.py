@@ -1,0 +1,84 @@
+"""What `sample` shall draw: captions, a file of them, or vectors; refused in the flags' words."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from stackgan_tf import restricted_pickle
+from stackgan_tf.caption_files import read_lines
+from stackgan_tf.config import UserError
+
+EXAMPLE = '--captions="this flower has six rounded red petals"'
+
+
+def read_captions(captions: Sequence[str], path: str) -> list[str]:
+    """Those given, or those of the file at `path`; UserError for an empty one."""
+    if captions and path:
+        raise UserError("--captions and --captions_file are two ways to say what to draw; give "
+                        "one.")
+    if path:
+        path = os.path.expanduser(path)
+        try:
+            return read_lines(path)
+        except OSError as error:
+            raise UserError(f"--captions_file={path} cannot be read: {error.strerror or error}."
+                            ) from error
+        except ValueError as error:
+            raise UserError(f"--captions_file={path}: {error}") from error
+    for i, caption in enumerate(captions):
+        if not caption.strip():
+            raise UserError(f"caption {i + 1} of {len(captions)} is empty; say what to draw: "
+                            f"{EXAMPLE}")
+    return list(captions)
+
+
+def check_text(generator, captions: Sequence[str], embeddings: str) -> None:
+    """UserError if the run cannot draw from what was given."""
+    run = generator.run
+    given = "captions" if captions else "embeddings" if embeddings else ""
+    if not generator.text and given:
+        raise UserError(f"run {run!r} was trained without text; leave --{given} out.")
+    if not generator.text:
+        return
+    if captions and embeddings:
+        raise UserError("--captions and --embeddings are two ways to say what to draw; give one.")
+    if not generator.embeds and not embeddings:
+        raise UserError(f"run {run!r} was trained on the embeddings of its data and has no text "
+                        "encoder, so a sentence cannot be drawn; give vectors of that kind: "
+                        "--embeddings=FILE.npy, or the data's char-CNN-RNN-embeddings.pickle.")
+    if not given:
+        raise UserError(f"run {run!r} draws what a caption says; give one: {EXAMPLE}")
+
+
+def read_embeddings(path: str, dim: int, most: int) -> tuple[list[str], np.ndarray]:
+    """Labels and float32 (N, dim), N <= most, spread over the file.
+
+    Args:
+        path: .npy of float (n, dim), or a pickle with an array (captions, dim) of each picture,
+            of which the first caption is taken.
+    """
+    path = os.path.expanduser(path)
+    try:
+        if path.endswith(".npy"):
+            vectors = np.asarray(np.load(path, allow_pickle=False))
+        else:
+            vectors = np.stack([np.asarray(value) if np.ndim(value) == 1 else value[0]
+                                for value in restricted_pickle.iterate(path)])
+    except OSError as error:
+        raise UserError(f"--embeddings={path} cannot be read: {error.strerror or error}."
+                        ) from error
+    except (ValueError, TypeError, IndexError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "no arrays"
+        raise UserError(f"--embeddings={path} holds no vectors: {reason}") from error
+    vectors = vectors[None] if vectors.ndim == 1 else vectors
+    if vectors.dtype.kind != "f" or vectors.ndim != 2 or vectors.shape[1] != dim or not len(
+            vectors) or not np.isfinite(vectors).all():
+        raise UserError(f"--embeddings={path} holds {vectors.dtype} {vectors.shape}; the run reads "
+                        f"finite floats of shape (n, {dim}).")
+    chosen = np.arange(len(vectors))
+    if len(vectors) > most:
+        chosen = np.linspace(0, len(vectors) - 1, most).round().astype(int)
+        print(f"{most} of the {len(vectors):,} vectors are drawn; more with --rows.", flush=True)
+    name = os.path.basename(path)
+    return [f"{name}, row {i}" for i in chosen], vectors[chosen].astype(np.float32)

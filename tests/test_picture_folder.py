@@ -1,0 +1,123 @@
+"""Folders of pictures for metrics: resumable, whole or absent, never mixed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from fake_runs import write_stage, write_text_encoder
+from PIL import Image
+
+from stackgan_tf import picture_folder, sample
+from stackgan_tf.config import UserError
+from stackgan_tf.generate import Generator
+
+CAPTIONS = ["ab", "cd", "dad"]
+
+
+def fill(runs, folder, count, captions=CAPTIONS, **options):
+    return sample.sample(runs, "sketch", captions, folder=str(folder), count=count, **options)
+
+
+def pngs(folder):
+    return sorted(name for name in os.listdir(folder) if name.endswith(".png"))
+
+
+def test_picture_i_is_of_caption_i_in_turn_and_of_seed_plus_i(runs, tmp_path):
+    fill(runs, tmp_path / "out", 19, seed=100)
+    assert pngs(tmp_path / "out") == [f"{i:07d}.png" for i in range(19)]
+    generator = Generator(runs, "sketch")
+    for i in range(19):
+        alone = generator.generate([CAPTIONS[i % 3]], [100 + i])[0]
+        assert (np.asarray(Image.open(tmp_path / f"out/{i:07d}.png")) == alone).all()
+
+
+def test_what_is_there_is_skipped_and_what_is_damaged_is_made_again(runs, tmp_path, capsys):
+    fill(runs, tmp_path, 20)
+    before = {name: (tmp_path / name).read_bytes() for name in pngs(tmp_path)}
+    os.remove(tmp_path / "0000003.png")
+    (tmp_path / "0000011.png").write_bytes(before["0000011.png"][:-5])  # cut off
+    (tmp_path / "0000012.png").write_bytes(bytes(len(before["0000012.png"])))  # a power cut's
+    (tmp_path / ".0000003.png.123.tmp").write_bytes(b"half")
+    for name in before:
+        if (tmp_path / name).exists():
+            os.utime(tmp_path / name, (1, 1))
+    capsys.readouterr()
+    fill(runs, tmp_path, 25)
+    assert "25 pictures are in" in (said := capsys.readouterr().out) and "8 of them new" in said
+    assert {name: (tmp_path / name).read_bytes() for name in list(before)} == before
+    new = {name for name in pngs(tmp_path) if os.stat(tmp_path / name).st_mtime > 1}
+    assert new == {f"{i:07d}.png" for i in (3, 11, 12, 20, 21, 22, 23, 24)}
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"seed": 1}, r"seed 1 \(was 0\)"),
+    ({"captions": ["ab", "cd", "dab"]}, "captions 3, SHA-256"),
+    ({"captions": ["a", "bcd", "dad"]}, "captions 3, SHA-256"),
+    ({"truncation": [0.5]}, r"truncation 0.5 \(was 1.0\)"),
+])
+def test_other_settings_are_refused(runs, tmp_path, change, message):
+    fill(runs, tmp_path, 3)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=f"made with other settings: {message}"):
+        fill(runs, tmp_path, 6, **change)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_that_was_trained_further_is_another(tmp_path):
+    write_stage(tmp_path / "sketch/stage1", 16)
+    write_text_encoder(tmp_path / "sketch/text_encoder")
+    fill(str(tmp_path), tmp_path / "out", 2)
+    write_stage(tmp_path / "sketch/stage1", 16)
+    with pytest.raises(UserError, match="other settings: weights"):
+        fill(str(tmp_path), tmp_path / "out", 3)
+
+
+def test_a_folder_of_something_else_is_left_alone(runs, tmp_path):
+    (tmp_path / "0000000.png").write_bytes(b"mine")
+    with pytest.raises(UserError, match="holds 0000000.png and was not made by sample"):
+        fill(runs, tmp_path, 1)
+    assert os.listdir(tmp_path) == ["0000000.png"]
+    os.makedirs(tmp_path / "two")
+    (tmp_path / "two/sample.json").write_text("{")
+    with pytest.raises(UserError, match="sample.json is damaged"):
+        fill(runs, tmp_path / "two", 1)
+
+
+def test_two_processes_do_not_fill_one_folder(runs, tmp_path):
+    settings = picture_folder.describe(Generator(runs, "sketch"), CAPTIONS, 0, 1.0)
+    with picture_folder.claim(str(tmp_path), settings):
+        with pytest.raises(UserError, match="another process is filling"):
+            fill(runs, tmp_path, 1)
+    fill(runs, tmp_path, 1)
+    assert pngs(tmp_path) == ["0000000.png"]
+
+
+def test_killed_at_any_moment_every_picture_is_whole(runs, tmp_path):
+    """The real thing: SIGKILL while it writes; and the rest is what it would have been."""
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stackgan_tf.sample", f"--checkpoint_dir={runs}", "--run=sketch",
+         *(f"--captions={c}" for c in CAPTIONS), f"--folder={out}", "--count=1000000"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 120
+        while not (out.exists() and len(pngs(out)) > 40):
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    made = pngs(out)
+    for name in made:
+        Image.open(out / name).load()
+    for name in made[30:]:
+        os.remove(out / name)
+    fill(runs, out, 40)
+    fill(runs, tmp_path / "straight", 40)
+    for name in pngs(tmp_path / "straight"):
+        assert (out / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()

@@ -1,0 +1,91 @@
+"""The README as its reader uses it: every Python block, and every way of `sample` it shows."""
+
+import json
+import os
+import pickle
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+SAMPLE = "python -m stackgan_tf.sample"
+
+
+def readme():
+    return (Path(ROOT) / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def surroundings(runs, folder, tmp_path):
+    """A folder with the runs and files that the README speaks of, as tiny as can be."""
+    settings = {"default": {"dataset": "folder", "data_dir": folder}, "mine": {},
+                "birds": {"precomputed_embeddings": True}, "coco": {"precomputed_embeddings": True}}
+    for run, config in settings.items():
+        for part in ("stage1", "stage2", "text_encoder"):
+            place = tmp_path / "checkpoints" / run / part
+            os.makedirs(place)
+            (place / "config.json").write_text(json.dumps(config))
+            os.symlink(os.path.join(runs, "both", part, "saved_model"), place / "saved_model")
+    (tmp_path / "captions.txt").write_text("a red flower\na blue flower\n")
+    np.save(tmp_path / "FILE.npy", np.ones((3, 4), np.float32))
+    birds = tmp_path / "data/birds/test/char-CNN-RNN-embeddings.pickle"
+    os.makedirs(birds.parent)
+    birds.write_bytes(pickle.dumps([np.full((2, 4), i, np.float32) for i in range(3)], protocol=2))
+    return tmp_path
+
+
+def python(code, arguments, cwd):
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, text=True,
+                          capture_output=True, timeout=600, env={**os.environ, "PYTHONPATH": ROOT})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_python_blocks_run_as_they_stand(surroundings):
+    text = readme()
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    assert blocks and not re.findall(r"^    (?:import|from) ", text, re.M)  # none stands elsewhere
+    for block in blocks:
+        python(block, [], surroundings)
+    assert Image.open(surroundings / "flower.png").size == (32, 32)
+
+
+def sample_commands():
+    text = readme()
+    blocks = re.findall(rf"^    ({re.escape(SAMPLE)} (?:.*\\\n)*.*)$", text, re.M)
+    inline = re.findall(rf"`({re.escape(SAMPLE)} [^`]*)`", text)
+    return [command.replace("\\\n", " ") for command in blocks + inline]
+
+
+# One process for all: each would load TensorFlow.
+RUN_ALL = """
+import json, sys
+from absl import flags
+from stackgan_tf import sample
+sample.define_own_flags()
+for arguments in json.loads(sys.argv[1]):
+    for name in flags.FLAGS:
+        flags.FLAGS[name].unparse()
+    flags.FLAGS(["sample", *arguments])
+    sample.main([])
+"""
+
+
+def test_sample_commands_run(surroundings):
+    commands = [command.replace("--count=30000", "--count=30") for command in sample_commands()]
+    assert len(commands) >= 10
+    arguments = [shlex.split(command, comments=True)[3:] for command in commands]
+    python(RUN_ALL, [json.dumps(arguments)], surroundings)
+    default = surroundings / "checkpoints/default/samples"
+    made = {path.name for path in default.glob("*/*")}
+    assert made >= {"grid.png", "strip.png", "animation.gif", "animation.png", "animation.webp",
+                    "truncation.png", "neighbors.png"}
+    assert len(list((surroundings / "DIR").glob("*.png"))) == 30
+    for run in ("birds", "coco"):
+        assert list((surroundings / "checkpoints" / run).glob("samples/*/grid.png"))
