@@ -118,6 +118,21 @@ class Part:
                             "choose another --checkpoint_dir or make room.") from error
 
 
+def refuse_unwritable(path: str) -> None:
+    """UserError if the folder `path` could not be made or written: at the start, not at the end."""
+    if "://" in path:
+        return
+    there = os.path.abspath(path)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        raise UserError(f"{path} cannot be made: {there} is no folder; choose another "
+                        "--checkpoint_dir.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{path} cannot be written: {there} is read-only for you; choose another "
+                        "--checkpoint_dir, or see to the permissions.")
+
+
 def find_run(checkpoint_dir: str, run: str) -> str:
     """The run's folder; UserError names the runs that are there."""
     path = os.path.join(checkpoint_dir, run)

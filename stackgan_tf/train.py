@@ -37,13 +37,14 @@ from stackgan_tf.config import (
     to_flags,
 )
 from stackgan_tf.progress import Progress, StopSignal
-from stackgan_tf.run_folder import Part
+from stackgan_tf.run_folder import Part, refuse_unwritable
 from stackgan_tf.train_step import make_train_step, make_train_steps
 
 
 def main(_):
     config = settings()
     part = Part(config.checkpoint_dir, config.run, f"stage{config.stage}")
+    refuse_unwritable(part.path)
     source = find_stage1(config, part)
     text = Part(config.checkpoint_dir, config.run, "text_encoder")
     if config.embedding_dim and not config.precomputed_embeddings:

@@ -171,6 +171,8 @@ def train(settings: Config) -> int:
 
 
 def _open(settings):
+    part = run_folder.Part(settings.checkpoint_dir, settings.run, "text_encoder")
+    run_folder.refuse_unwritable(part.path)
     if not settings.embedding_dim:
         raise UserError("--embedding_dim=0 trains without text, so there is no text encoder to "
                         "train; leave the flag out.")
@@ -181,7 +183,6 @@ def _open(settings):
         raise UserError(f"the embeddings of --dataset={settings.dataset} come with it, so there is "
                         "no text encoder to train; to train one on its captions instead, add "
                         "--noprecomputed_embeddings.")
-    part = run_folder.Part(settings.checkpoint_dir, settings.run, "text_encoder")
     part.open(settings, RELEVANT)
     return part
 
