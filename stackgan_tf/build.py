@@ -225,6 +225,11 @@ class TextEncoder(SavedPart):
         vectors = self.function(**{self.input_name: tf.constant(captions, tf.string)})
         return tf.cast(vectors[self.output_name], tf.float32)
 
+    def fingerprint(self) -> list[float]:
+        """What it makes of one fixed caption: tells it from another encoder of the same size."""
+        return self(["this small flower has 5 yellow petals, a red bird sits on it"])[0].numpy(
+            ).tolist()
+
 
 class Stage1(SavedPart):
     """{noise, epsilon, embeddings} -> images in [-1, 1], frozen under Stage-II."""

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 # SavedModel's folder for anything that is not part of the graph
 _STEP_FILE = os.path.join("assets.extra", "step")
+_ENCODER_FILE = os.path.join("assets.extra", "text_encoder.json")
 
 # What TF raises on a checkpoint with flipped, cut off or missing bytes, tried one by one.
 UNREADABLE = (tf.errors.OpError, LookupError, ValueError, TypeError, AttributeError, OSError)
@@ -184,7 +185,17 @@ def exported_step(path: str) -> int | None:
         return None
 
 
-def export(path: str, parts: list, endpoints: dict, step: int | None = None) -> None:
+def encoder_fingerprint(path: str) -> list[float] | None:
+    """The fingerprint of the text encoder that the stage at `path` was trained with, if known."""
+    try:
+        with tf.io.gfile.GFile(os.path.join(path, _ENCODER_FILE)) as file:
+            return json.load(file)["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError, tf.errors.OpError):
+        return None
+
+
+def export(path: str, parts: list, endpoints: dict, step: int | None = None,
+           fingerprint: list[float] | None = None) -> None:
     """Writes a SavedModel that C++ can load too, over an older one at `path`.
 
     Args:
@@ -193,6 +204,7 @@ def export(path: str, parts: list, endpoints: dict, step: int | None = None) -> 
         endpoints: {name: (function, [TensorSpec or {name: TensorSpec}])}; the first one becomes
             `serving_default`.
         step: the training step, kept beside it for `exported_step`.
+        fingerprint: the text encoder's, kept beside it for `encoder_fingerprint`.
 
     `tf.saved_model.save` of anything that holds a Keras 3 model loads in Python and fails in every
     C++ loader, TF Serving included; Keras's ExportArchive does not.
@@ -206,9 +218,12 @@ def export(path: str, parts: list, endpoints: dict, step: int | None = None) -> 
         for name, (function, signature) in endpoints.items():
             archive.add_endpoint(name, function, input_signature=signature)
         archive.write_out(temporary, verbose=False)
+        tf.io.gfile.makedirs(os.path.dirname(os.path.join(temporary, _STEP_FILE)))
         if step is not None:
-            tf.io.gfile.makedirs(os.path.dirname(os.path.join(temporary, _STEP_FILE)))
             _write_text(os.path.join(temporary, _STEP_FILE), str(step))
+        if fingerprint is not None:
+            _write_text(os.path.join(temporary, _ENCODER_FILE),
+                        json.dumps({"fingerprint": fingerprint}))
         replace_directory(temporary, path)
     except (OSError, tf.errors.OpError) as error:
         _remove(temporary)
@@ -216,13 +231,15 @@ def export(path: str, parts: list, endpoints: dict, step: int | None = None) -> 
                         "the one before it, if any, is untouched.") from error
 
 
-def export_stage(path: str, gan, generator, embedding_dim: int, step: int | None = None) -> None:
+def export_stage(path: str, gan, generator, embedding_dim: int, step: int | None = None,
+                 fingerprint: list[float] | None = None) -> None:
     """A stage as a SavedModel: latents and embeddings -> images, no strings inside.
 
     Args:
         gan: a StackGAN; its frozen Stage-I, if any, goes into the export.
         generator: the one to export, the moving average for instance.
         embedding_dim: 0 without text.
+        step, fingerprint: as in `export`.
     """
     dims = {**gan.latent_dims, **({"embeddings": embedding_dim} if embedding_dim else {})}
     signature = {name: tf.TensorSpec([None, dim], tf.float32, name) for name, dim in dims.items()}
@@ -236,4 +253,4 @@ def export_stage(path: str, gan, generator, embedding_dim: int, step: int | None
     if gan.stage1 is not None:
         parts.append(gan.stage1.loaded)
         endpoints["stage1"] = (lambda inputs: {"images": gan.stage1(inputs)}, [signature])
-    export(path, parts, endpoints, step)
+    export(path, parts, endpoints, step, fingerprint)

@@ -49,6 +49,8 @@ def main(_):
     text = Part(config.checkpoint_dir, config.run, "text_encoder")
     if config.embedding_dim and not config.precomputed_embeddings:
         text.check(config, TEXT_FIELDS)
+    if source:
+        check_text_encoder(config, source, text)
     part.refuse_without_checkpoint()
     part.check(config)
     print(f"stage {config.stage} of run {config.run!r}: {part.path}", flush=True)
@@ -119,6 +121,35 @@ def find_stage1(config: Config, part: Part) -> str | None:
     return own.saved_model
 
 
+def check_text_encoder(config: Config, source: str, text: Part) -> None:
+    """UserError if Stage-I `source` was trained on captions as another text encoder reads them.
+
+    To it, another encoder's vectors are noise, even where they are of the same size.
+    """
+    if not config.embedding_dim:
+        return
+    theirs = checkpoint.encoder_fingerprint(source)
+    if config.precomputed_embeddings:
+        if theirs is not None:
+            print(f"warning: Stage-I {source} was trained with a text encoder; the embeddings of "
+                  f"--dataset={config.dataset} must be of the same one.", flush=True)
+    elif theirs is None:
+        if build.Stage1(source).dim("embeddings"):
+            print(f"warning: Stage-I {source} does not say which text encoder it was trained with; "
+                  "see to it that it is the one of this run.", flush=True)
+    elif not text.is_exported() and not config.text_encoder:
+        raise UserError(f"the text encoder that Stage-I {source} was trained with is not in "
+                        f"{text.path}; put it back there, or give it as --text_encoder=PATH.")
+    else:
+        path = text.saved_model if text.is_exported() else config.text_encoder
+        ours, theirs = np.array(build.TextEncoder(path).fingerprint()), np.array(theirs)
+        if ours.shape != theirs.shape or (
+                np.linalg.norm(ours - theirs) > 0.01 * np.linalg.norm(theirs)):  # or by rounding
+            raise UserError(f"text encoder {path} is not the one that Stage-I {source} was trained "
+                            "with; give that one as --text_encoder=PATH (the text_encoder/"
+                            "saved_model of Stage-I's run), with a new --run if this one has one.")
+
+
 def keep_stage1(source: str, part: Part) -> str:
     """Copies Stage-I into the Stage-II part: training Stage-I on must not move it under us."""
     kept = os.path.join(part.path, "stage1")
@@ -161,10 +192,11 @@ class Trainer:
     def __init__(self, config, part, text, batches, frozen_stage1):
         self.config, self.part, self.batches = config, part, batches
         self.stage1 = frozen_stage1
-        encoder = None
+        encoder = self.fingerprint = None
         if config.embedding_dim:
             if not config.precomputed_embeddings:
                 encoder = build.TextEncoder(text.saved_model)
+                self.fingerprint = encoder.fingerprint()
             self._embed(encoder)
         steps_per_epoch = len(batches) / config.batch_size
         self.total = config.train_steps or math.ceil(config.epochs * steps_per_epoch)
@@ -342,7 +374,7 @@ class Trainer:
     def export(self, step):
         generator = build.for_inference(self.config, self.sampler, self.stage1)
         checkpoint.export_stage(self.part.saved_model, self.gan, generator,
-                                self.config.embedding_dim, step)
+                                self.config.embedding_dim, step, self.fingerprint)
 
 
 if __name__ == "__main__":

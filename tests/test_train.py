@@ -14,7 +14,9 @@ from conftest import ROOT, command, tiny_flags
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from stackgan_tf import build
+from stackgan_tf import build, checkpoint, train
+from stackgan_tf.config import Config, UserError, resolve
+from stackgan_tf.run_folder import Part
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,35 @@ def test_what_lands_on_disk(runs):
         inputs = {name: tf.zeros([3, model.dim(name)]) for name in model.inputs}
         images = model(inputs).numpy()
         assert images.shape == (3, size, size, 3) and np.abs(images).max() <= 1
+
+
+def test_stage2_refuses_another_text_encoder_of_the_same_size(runs, tmp_path, monkeypatch):
+    checkpoints, flags = runs
+
+    def serve(captions):  # the words' lengths, where the right one counts hashed words
+        words = tf.strings.length(tf.strings.split(captions)).to_tensor(-1)
+        return {"embeddings": tf.reduce_sum(tf.one_hot(words, 8), 1)}
+
+    other = str(tmp_path / "other")
+    checkpoint.export(other, [], {"serve": (serve, [tf.TensorSpec([None], tf.string, "captions")])})
+    below = os.path.join(checkpoints, "straight", "stage1", "saved_model")
+    values = dict(flag[2:].split("=", 1) for flag in flags(2, "swapped"))
+    given = {name: type(getattr(Config, name))(value) for name, value in values.items()}
+    config = resolve({**given, "stage1": below, "text_encoder": other,
+                      "precomputed_embeddings": False})
+    monkeypatch.setattr(train, "settings", lambda: config)
+    monkeypatch.setattr(build, "load_batches", None)  # it comes before the data
+    with pytest.raises(UserError, match=f"text encoder {other} is not the one that Stage-I {below} "
+                                        "was trained with; give that one as --text_encoder"):
+        train.main(None)
+    assert not os.path.exists(os.path.join(checkpoints, "swapped"))
+
+
+def test_a_stage1_that_names_no_text_encoder_is_taken_with_a_warning(
+        stage1_path, encoder, tiny, tmp_path, capsys):
+    config = tiny(2, stage1=stage1_path, text_encoder=encoder, precomputed_embeddings=False)
+    train.check_text_encoder(config, stage1_path, Part(str(tmp_path), "new", "text_encoder"))
+    assert f"warning: Stage-I {stage1_path} does not say which" in capsys.readouterr().out
 
 
 def test_stage2_holds_its_stage1(runs):
