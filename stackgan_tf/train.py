@@ -201,15 +201,15 @@ class Trainer:
         steps_per_epoch = len(batches) / config.batch_size
         self.total = config.train_steps or math.ceil(config.epochs * steps_per_epoch)
         self.gan, self.ema_generator = build.gan(config, frozen_stage1)
-        self.learning_rate = build.learning_rate(config, config.learning_rate, steps_per_epoch)
-        generator_adam = build.optimizer(config, self.learning_rate, self.gan.generator)
+        self.generator_adam = build.optimizer(config, build.learning_rate(
+            config, config.learning_rate, steps_per_epoch), self.gan.generator)
         discriminator_adam = build.optimizer(config, build.learning_rate(
             config, config.discriminator_learning_rate or config.learning_rate, steps_per_epoch),
             self.gan.discriminator)
         # What is sampled and exported: the moving average, kept apart from the live weights.
         self.sampler = self.ema_generator if config.ema_decay else self.gan.generator
         self.train_step = make_train_step(
-            self.gan, generator_adam, discriminator_adam,
+            self.gan, self.generator_adam, discriminator_adam,
             self.ema_generator if config.ema_decay else None, config.ema_decay, config.seed,
             build.jit_compile(config))
         self.train_steps = make_train_steps(self.train_step)
@@ -217,7 +217,7 @@ class Trainer:
             "generator": self.gan.generator.variables,
             "discriminator": self.gan.discriminator.variables,
             "ema_generator": self.ema_generator.variables,
-            "generator_optimizer": generator_adam.variables,
+            "generator_optimizer": self.generator_adam.variables,
             "discriminator_optimizer": discriminator_adam.variables,
         }, config.keep_checkpoints)
         self._prepare_samples(encoder)
@@ -325,7 +325,8 @@ class Trainer:
                             "--learning_rate may help, in a new --run.")
         for name, value in values.items():
             tf.summary.scalar(name, value, step)
-        tf.summary.scalar("learning_rate", self.learning_rate(step), step)
+        # the optimizer's own: with float16 it leaves out steps, and they do not count for it
+        tf.summary.scalar("learning_rate", self.generator_adam.learning_rate, step)
         tf.summary.scalar("images_per_second", progress.images_per_second(step), step)
         return {name: values[name] for name in ("loss/discriminator", "loss/generator")}
 

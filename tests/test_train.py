@@ -167,6 +167,25 @@ def test_tensorboard(runs):
                                rtol=1e-5)
 
 
+def logged(folder, tag):
+    """{step: value} of a scalar in the logs below a folder."""
+    logs = EventAccumulator(os.path.join(folder, "logs"), size_guidance={"tensors": 0}).Reload()
+    return {e.step: float(tf.make_ndarray(e.tensor_proto)) for e in logs.Tensors(tag)}
+
+
+def test_steps_that_float16_leaves_out_do_not_lower_the_learning_rate(make_trainer):
+    trainer = make_trainer(precision="mixed_float16", learning_rate_decay_steps=1,
+                           learning_rate_decay=0.5, train_steps=3, log_steps=1, checkpoint_steps=9)
+    trainer.generator_adam.dynamic_scale.assign(2.0**126)  # gradients overflow: steps 1 and 2 ...
+    adam, scale = trainer.generator_adam, trainer.generator_adam.dynamic_scale
+    trainer.train_step = lambda batch, step, real=trainer.train_step: (
+        scale.assign(1.0) if step == 2 else None, real(batch, step))[1]  # ... and not step 3
+    trainer.run()
+    assert int(adam.inner_optimizer.iterations) == 1
+    rates = logged(trainer.part.path, "learning_rate")
+    assert rates == pytest.approx({1: 2e-4, 2: 2e-4, 3: 1e-4})
+
+
 def test_training_again_changes_nothing(runs):
     checkpoints, flags = runs
     path = os.path.join(checkpoints, "straight", "stage1", "saved_model", "saved_model.pb")
