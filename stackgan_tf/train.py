@@ -45,6 +45,7 @@ def main(_):
     config = settings()
     part = Part(config.checkpoint_dir, config.run, f"stage{config.stage}")
     refuse_unwritable(part.path)
+    config = settle_precision(config, part)
     source = find_stage1(config, part)
     text = Part(config.checkpoint_dir, config.run, "text_encoder")
     if config.embedding_dim and not config.precomputed_embeddings:
@@ -96,6 +97,21 @@ def settings() -> Config:
                             f"{config.text_encoder}, which gives {dim}; leave it out.")
         config = dataclasses.replace(config, embedding_dim=dim)
     return config
+
+
+def settle_precision(config: Config, part: Part) -> Config:
+    """--precision=auto becomes the type that the part was begun in, or else this machine's.
+
+    So a run that moves to another machine goes on exactly as it began.
+    """
+    if config.precision != "auto":
+        return config
+    here = build.precision(config)
+    begun = part.is_begun() and (part.read_config() or {}).get("precision") or here
+    if begun not in (here, "auto"):  # older versions kept "auto"
+        print(f"--precision=auto: going on in {begun}, in which this run was begun; a new run "
+              f"would take {here} on this machine", flush=True)
+    return dataclasses.replace(config, precision=begun)
 
 
 def find_stage1(config: Config, part: Part) -> str | None:

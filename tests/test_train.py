@@ -167,6 +167,22 @@ def test_tensorboard(runs):
                                rtol=1e-5)
 
 
+@pytest.mark.parametrize("stored, used, said", [
+    ("mixed_bfloat16", "mixed_bfloat16", True), ("float32", "float32", False),
+    ("auto", "auto", False), (None, "float32", False)])
+def test_a_run_that_moves_to_another_machine_keeps_its_type(
+        tiny, tmp_path, monkeypatch, capsys, stored, used, said):
+    monkeypatch.setattr(build, "precision", lambda config: "float32")  # here
+    part = Part(str(tmp_path), "run", "stage1")
+    if stored:
+        part.open(tiny(precision=stored))
+        os.makedirs(os.path.join(part.checkpoints, "step-00000001"))
+    assert train.settle_precision(tiny(precision="auto"), part).precision == used
+    assert ("going on in mixed_bfloat16" in capsys.readouterr().out) == said
+    explicit = tiny(precision="mixed_float16")
+    assert train.settle_precision(explicit, part) is explicit
+
+
 def logged(folder, tag):
     """{step: value} of a scalar in the logs below a folder."""
     logs = EventAccumulator(os.path.join(folder, "logs"), size_guidance={"tensors": 0}).Reload()
@@ -300,8 +316,10 @@ def test_a_signal_saves_and_the_same_command_goes_on(runs):
 def test_text_encoder_is_trained_first(runs, folder):
     checkpoints, _ = runs
     flags = tiny_flags(1, checkpoint_dir=checkpoints, run="own_text", dataset="folder",
-                       data_dir=folder, train_steps=1)
+                       data_dir=folder, train_steps=1, precision="auto")
     done = command("train", *flags)
+    with open(os.path.join(checkpoints, "own_text", "stage1", "config.json")) as file:
+        assert json.load(file)["precision"] == build.precision(Config())  # what auto was
     assert "training it first" in done.stdout
     encoder = build.TextEncoder(os.path.join(checkpoints, "own_text", "text_encoder",
                                              "saved_model"))
