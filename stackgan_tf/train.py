@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from stackgan_tf import build, checkpoint, images, latents, pipeline, stream
+from stackgan_tf import build, checkpoint, devices, images, latents, pipeline, stream
 from stackgan_tf.config import (
     TEXT_FIELDS,
     Config,
@@ -106,7 +106,7 @@ def settle_precision(config: Config, part: Part) -> Config:
     """
     if config.precision != "auto":
         return config
-    here = build.precision(config)
+    here = devices.precision(config)
     begun = part.is_begun() and (part.read_config() or {}).get("precision") or here
     if begun not in (here, "auto"):  # older versions kept "auto"
         print(f"--precision=auto: going on in {begun}, in which this run was begun; a new run "
@@ -227,7 +227,7 @@ class Trainer:
         self.train_step = make_train_step(
             self.gan, self.generator_adam, discriminator_adam,
             self.ema_generator if config.ema_decay else None, config.ema_decay, config.seed,
-            build.jit_compile(config))
+            devices.jit_compile(config))
         self.train_steps = make_train_steps(self.train_step)
         self.checkpoints = checkpoint.Checkpoints(part.checkpoints, {
             "generator": self.gan.generator.variables,
@@ -285,7 +285,7 @@ class Trainer:
             if not start:
                 hparams.hparams({k: v for k, v in dataclasses.asdict(config).items()})
             step, batches = start, iter(self.batches.dataset(start, self.total))
-            if build.steps_per_call(config) > 1 and isinstance(self.batches, stream.Stream):
+            if devices.steps_per_call(config) > 1 and isinstance(self.batches, stream.Stream):
                 batches = iter(stream.as_dataset(batches))
             while step < self.total:
                 step, parts = self._steps(batches, step)
@@ -313,7 +313,7 @@ class Trainer:
         """Steps up to the next report; returns how many are done now, and the last one's parts."""
         config, step = self.config, tf.constant(done, tf.int64)
         ends = [every - done % every for every in (config.log_steps, config.checkpoint_steps)]
-        most = build.steps_per_call(config)
+        most = devices.steps_per_call(config)
         if most == 1:
             batch = next(batches)
         count = min(most, self.total - done, *ends)

@@ -10,7 +10,7 @@ LEVELS = [
     ["config", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
      "parallel", "restricted_pickle", "caption_files", "adam"],
     ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*",
-     "metrics.*", "pytorch_file"],
+     "metrics.*", "pytorch_file", "devices"],
     ["stage1", "stage2", "stackgan", "attribute_classifier", "data_report",
      "data_report_text", "stream", "sources", "baselines.*"],
     ["build", "train_step", "shards"],

@@ -14,7 +14,7 @@ from conftest import ROOT, command, tiny_flags
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from stackgan_tf import build, checkpoint, train
+from stackgan_tf import build, checkpoint, devices, train
 from stackgan_tf.config import Config, UserError, resolve
 from stackgan_tf.run_folder import Part
 
@@ -172,7 +172,7 @@ def test_tensorboard(runs):
     ("auto", "auto", False), (None, "float32", False)])
 def test_a_run_that_moves_to_another_machine_keeps_its_type(
         tiny, tmp_path, monkeypatch, capsys, stored, used, said):
-    monkeypatch.setattr(build, "precision", lambda config: "float32")  # here
+    monkeypatch.setattr(devices, "precision", lambda config: "float32")  # here
     part = Part(str(tmp_path), "run", "stage1")
     if stored:
         part.open(tiny(precision=stored))
@@ -319,7 +319,7 @@ def test_text_encoder_is_trained_first(runs, folder):
                        data_dir=folder, train_steps=1, precision="auto")
     done = command("train", *flags)
     with open(os.path.join(checkpoints, "own_text", "stage1", "config.json")) as file:
-        assert json.load(file)["precision"] == build.precision(Config())  # what auto was
+        assert json.load(file)["precision"] == devices.precision(Config())  # what auto was
     assert "training it first" in done.stdout
     encoder = build.TextEncoder(os.path.join(checkpoints, "own_text", "text_encoder",
                                              "saved_model"))
