@@ -7,7 +7,7 @@ import stackgan_tf
 
 ROOT = Path(stackgan_tf.__file__).parent
 LEVELS = [
-    ["config", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
+    ["config", "presets", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
      "parallel", "restricted_pickle", "caption_files", "adam"],
     ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*",
      "metrics.*", "pytorch_file", "devices"],
@@ -18,8 +18,8 @@ LEVELS = [
     ["train", "train_text_encoder", "sample", "evaluate", "export", "inspect_data", "prepare",
      "import_pytorch"],
 ]
-# Within a level nobody imports anybody, but for the file that reads a run of the same level.
-WITHIN = {("generate", "run_folder"), ("generate", "checkpoint")}
+# Within a level nobody imports anybody, but for what reads a run or a preset.
+WITHIN = {("generate", "run_folder"), ("generate", "checkpoint"), ("config", "presets")}
 
 
 def level(name):
