@@ -32,10 +32,14 @@ class Checkpoints:
         directory: the part's `ckpt` folder.
         parts: {name: list of variables}, everything that a resume needs.
         keep: how many to keep.
+
+    Attributes:
+        notes: what was given to `save` beside the variables, of the checkpoint last restored.
     """
 
     def __init__(self, directory: str, parts: dict[str, list], keep: int = 3):
-        self.directory, self.keep = directory, keep
+        self.directory, self.keep, self.notes = directory, keep, {}
+        self._parts = parts
         self.names = {part: [_name(v) for v in variables] for part, variables in parts.items()}
         self._checkpoint = tf.train.Checkpoint(**{part: list(v) for part, v in parts.items()})
 
@@ -50,18 +54,23 @@ class Checkpoints:
     def _folder(self, step):
         return os.path.join(self.directory, f"step-{step:08d}")
 
-    def save(self, step: int) -> None:
+    def save(self, step: int, notes: dict | None = None) -> None:
         """Writes the checkpoint of `step`. A failure leaves the earlier ones as they were.
 
-        Raises UserError, in one line, when the disk is full or cannot be written.
+        Args:
+            notes: anything of JSON that a resume needs too.
+
+        Raises UserError, in one line, when the disk is full or cannot be written, or when a
+        variable is not finite.
         """
+        self._refuse_not_finite(step)
         temporary = self._folder(step) + ".tmp"
         try:
             _remove(temporary)
             tf.io.gfile.makedirs(temporary)
             self._checkpoint.write(os.path.join(temporary, "variables"))
             _write_text(os.path.join(temporary, "checkpoint.json"),
-                        json.dumps({"step": step, "variables": self.names}))
+                        json.dumps({"step": step, "variables": self.names, "notes": notes or {}}))
             replace_directory(temporary, self._folder(step))
             for old in self.steps()[:-self.keep]:
                 _remove(self._folder(old))
@@ -71,6 +80,19 @@ class Checkpoints:
                             f"{_reason(error)}; the last complete one is of step "
                             f"{max(self.steps(), default=0)}. Make room and run the same command "
                             "again to go on from there.") from error
+
+    def last(self) -> str:
+        """The newest checkpoint in words, for messages."""
+        step = max(self.steps(), default=0)
+        return f"the checkpoint of step {step} is kept" if step else "there is no checkpoint before"
+
+    def _refuse_not_finite(self, step):
+        bad = [_name(v) for variables in self._parts.values() for v in variables
+               if tf.as_dtype(v.dtype).is_floating and not tf.reduce_all(tf.math.is_finite(v))]
+        if bad:
+            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            raise UserError(f"{bad[0]}{more} not finite at step {step}, which is not saved; "
+                            f"{self.last()}. A lower learning rate may help, in a new --run.")
 
     def restore(self) -> int:
         """Loads the newest checkpoint that can be read; returns its step, 0 if there is none.
@@ -99,7 +121,8 @@ class Checkpoints:
     def _read(self, step):
         folder = self._folder(step)
         with tf.io.gfile.GFile(os.path.join(folder, "checkpoint.json")) as file:
-            stored = json.load(file)["variables"]
+            card = json.load(file)
+        stored, notes = card["variables"], dict(card.get("notes", {}))  # older ones have none
         if stored != self.names:
             odd = {n for part in {*stored, *self.names}
                    for n in {*stored.get(part, ())} ^ {*self.names.get(part, ())}}
@@ -107,6 +130,7 @@ class Checkpoints:
                              f"{', '.join(sorted(odd)[:3])} ...")
         status = self._checkpoint.read(os.path.join(folder, "variables"))
         status.assert_existing_objects_matched()
+        self.notes = notes
 
 
 def _name(variable):

@@ -97,6 +97,8 @@ class Config:
     jit_compile: str = "auto"  # XLA compiles the step: on, off, or auto: on GPU and TPU
     steps_per_call: int = 0  # steps between two returns to Python; 0: 10 on GPU and TPU, else 1
 
+    on_nan: str = "stop"  # or rollback: to the last checkpoint, and on without that batch
+
     # reports
     log_steps: int = 50  # steps between lines of the log and TensorBoard
     checkpoint_steps: int = 500  # steps between checkpoints, sample grids and exports
@@ -126,7 +128,7 @@ TEXT_FIELDS = ("dataset", "data_dir", "captions_dir", "images_per_class", "text_
 # What may change from one start of a part to the next without changing what is computed.
 FREE = (
     "run", "checkpoint_dir", "max_unreadable", "train_steps", "epochs", "log_steps",
-    "checkpoint_steps", "keep_checkpoints", "jit_compile", "steps_per_call",
+    "checkpoint_steps", "keep_checkpoints", "jit_compile", "steps_per_call", "on_nan",
 )
 
 CHOICES = {
@@ -138,6 +140,7 @@ CHOICES = {
     "learning_rate_schedule": ("exponential", "staircase", "constant"),
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     "jit_compile": ("auto", "on", "off"),
+    "on_nan": ("stop", "rollback"),
 }
 
 # (field, smallest, largest): bounds that hold whatever the other fields are.

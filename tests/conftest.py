@@ -82,7 +82,6 @@ def make_trainer(tiny, folder, encoder, tmp_path):
         config = tiny(**{"dataset": "folder", "data_dir": folder, "checkpoint_dir": str(tmp_path),
                          "precomputed_embeddings": False, **changes})
         part, text = (Part(str(tmp_path), config.run, name) for name in ("stage1", "text_encoder"))
-        part.open(config)
         text.saved_model = encoder
         return train.Trainer(config, part, text, batches or build.load_batches(config), None)
     return make

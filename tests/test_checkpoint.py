@@ -82,6 +82,25 @@ def test_only_damaged_ones_are_not_started_over(tmp_path):
         make(tmp_path)[0].restore()
 
 
+def test_what_is_not_finite_is_not_saved(tmp_path):
+    checkpoints, variables = make(tmp_path, 1.0)
+    checkpoints.save(1)
+    variables[0].assign([3.0, float("nan")])
+    with pytest.raises(UserError, match="^a:0 not finite at step 2.*checkpoint of step 1 is kept"):
+        checkpoints.save(2)
+    assert os.listdir(tmp_path) == ["step-00000001"]
+
+
+def test_notes_come_back_with_their_checkpoint(tmp_path):
+    checkpoints, _ = make(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(step, {"skipped": [7, step]})
+    again, _ = make(tmp_path)
+    assert again.restore() == 2 and again.notes == {"skipped": [7, 2]}
+    os.remove(tmp_path / "step-00000002" / "variables.index")
+    assert again.restore() == 1 and again.notes == {"skipped": [7, 1]}
+
+
 def test_another_network_is_refused(tmp_path):
     make(tmp_path)[0].save(1)
     other = checkpoint.Checkpoints(str(tmp_path), {"part": [tf.Variable(0.0, name="c")]})

@@ -8,13 +8,14 @@ import stackgan_tf
 ROOT = Path(stackgan_tf.__file__).parent
 LEVELS = [
     ["config", "presets", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
-     "parallel", "restricted_pickle", "caption_files", "adam"],
+     "parallel", "restricted_pickle", "caption_files", "adam", "watchdog"],
     ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*",
      "metrics.*", "pytorch_file", "devices"],
     ["stage1", "stage2", "stackgan", "attribute_classifier", "data_report",
      "data_report_text", "stream", "sources", "baselines.*"],
     ["build", "train_step", "shards"],
     ["checkpoint", "run_folder", "generate"],
+    ["below"],
     ["train", "train_text_encoder", "sample", "evaluate", "export", "inspect_data", "prepare",
      "import_pytorch"],
 ]

@@ -15,6 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from stackgan_tf import build, checkpoint, devices, train
+from stackgan_tf.below import check_text_encoder
 from stackgan_tf.config import Config, UserError, resolve
 from stackgan_tf.run_folder import Part
 
@@ -119,7 +120,7 @@ def test_stage2_refuses_another_text_encoder_of_the_same_size(runs, tmp_path, mo
 def test_a_stage1_that_names_no_text_encoder_is_taken_with_a_warning(
         stage1_path, encoder, tiny, tmp_path, capsys):
     config = tiny(2, stage1=stage1_path, text_encoder=encoder, precomputed_embeddings=False)
-    train.check_text_encoder(config, stage1_path, Part(str(tmp_path), "new", "text_encoder"))
+    check_text_encoder(config, stage1_path, Part(str(tmp_path), "new", "text_encoder"))
     assert f"warning: Stage-I {stage1_path} does not say which" in capsys.readouterr().out
 
 
