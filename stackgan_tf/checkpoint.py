@@ -9,8 +9,11 @@ import json
 import logging
 import os
 import re
+import shutil
+import zlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from stackgan_tf.config import UserError
@@ -66,20 +69,38 @@ class Checkpoints:
         self._refuse_not_finite(step)
         temporary = self._folder(step) + ".tmp"
         try:
-            _remove(temporary)
+            self._remove_unfinished()
             tf.io.gfile.makedirs(temporary)
             self._checkpoint.write(os.path.join(temporary, "variables"))
+            card = {"step": step, "variables": self.names, "notes": notes or {}}
             _write_text(os.path.join(temporary, "checkpoint.json"),
-                        json.dumps({"step": step, "variables": self.names, "notes": notes or {}}))
+                        json.dumps({**card, "crc32": _crc32(temporary, card)}))
             replace_directory(temporary, self._folder(step))
             for old in self.steps()[:-self.keep]:
                 _remove(self._folder(old))
         except (OSError, tf.errors.OpError) as error:
             _remove(temporary)
             raise UserError(f"checkpoint {self._folder(step)} could not be written: "
-                            f"{_reason(error)}; the last complete one is of step "
+                            f"{_reason(error)}{self._missing()}; the last complete one is of step "
                             f"{max(self.steps(), default=0)}. Make room and run the same command "
                             "again to go on from there.") from error
+
+    def _remove_unfinished(self):
+        """What killed processes left, whatever step it was of: it would keep a full disk full."""
+        if tf.io.gfile.isdir(self.directory):
+            for name in tf.io.gfile.listdir(self.directory):
+                if name.rstrip("/").endswith(".tmp"):
+                    _remove(os.path.join(self.directory, name))
+
+    def _missing(self):
+        """The bytes that the disk lacks, in words; "" if it has room, or cannot be asked."""
+        needed = sum(int(np.prod(v.shape)) * tf.as_dtype(v.dtype).size
+                     for variables in self._parts.values() for v in variables)
+        try:
+            free = shutil.disk_usage(self.directory).free
+        except OSError:
+            return ""
+        return f" ({needed - free:,} of {needed:,} bytes are missing)" if free < needed else ""
 
     def last(self) -> str:
         """The newest checkpoint in words, for messages."""
@@ -123,6 +144,9 @@ class Checkpoints:
         with tf.io.gfile.GFile(os.path.join(folder, "checkpoint.json")) as file:
             card = json.load(file)
         stored, notes = card["variables"], dict(card.get("notes", {}))  # older ones have none
+        crc32 = card.pop("crc32", None)
+        if crc32 is not None and crc32 != _crc32(folder, card) or card["step"] != step:
+            raise ValueError("its parts do not belong together")
         if stored != self.names:
             odd = {n for part in {*stored, *self.names}
                    for n in {*stored.get(part, ())} ^ {*self.names.get(part, ())}}
@@ -131,6 +155,12 @@ class Checkpoints:
         status = self._checkpoint.read(os.path.join(folder, "variables"))
         status.assert_existing_objects_matched()
         self.notes = notes
+
+
+def _crc32(folder, card):
+    """Of a checkpoint's card and its index, which in turn has that of each variable."""
+    with tf.io.gfile.GFile(os.path.join(folder, "variables.index"), "rb") as file:
+        return zlib.crc32(file.read(), zlib.crc32(json.dumps(card).encode()))
 
 
 def _name(variable):

@@ -32,6 +32,7 @@ from stackgan_tf.config import (
     resolve,
     run_cli,
 )
+from stackgan_tf.logs import Logs
 from stackgan_tf.progress import Progress, StopSignal
 from stackgan_tf.run_folder import Part, refuse_unwritable
 from stackgan_tf.train_step import make_train_step, make_train_steps
@@ -148,6 +149,7 @@ class Trainer:
             "generator_optimizer": self.generator_adam.variables,
             "discriminator_optimizer": discriminator_adam.variables,
         }, config.keep_checkpoints)
+        self.logs = Logs(part.logs)
         self._prepare_samples(encoder)
 
     def _embed(self, encoder):
@@ -194,12 +196,12 @@ class Trainer:
         self.watchdog = Watchdog(self.checkpoints.notes.get("variety", 0.0))
         if config.on_nan == "rollback" and not self.checkpoints.steps():
             self.save(0)  # to go back to
-        writer = tf.summary.create_file_writer(self.part.logs)
         progress = Progress(f"stage {config.stage}", start, self.total, config.log_steps,
                             config.batch_size)
-        with writer.as_default(), StopSignal() as stop:
-            if not start:
+        if not start:
+            with self.logs.writing():
                 hparams.hparams({k: v for k, v in dataclasses.asdict(config).items()})
+        with StopSignal() as stop:
             step, batches, names = start, self._batches(start), []
             while step < self.total:
                 step, parts = self._steps(batches, step)
@@ -216,11 +218,9 @@ class Trainer:
                     self.save(step)
                     self.write_samples(step)
                     self.export(step)
-                    writer.flush()
                 if stop.number and due:
                     break
         progress.close()
-        writer.close()
         if stop.number and step < self.total:
             print(f"stopped by signal {stop.number} after step {step}, which is saved; the same "
                   "command goes on from there.", flush=True)
@@ -288,12 +288,14 @@ class Trainer:
     def report(self, step, parts, progress) -> dict:
         """Writes a step's numbers to TensorBoard."""
         values = {name: float(value) for name, value in parts.items()}
-        for name, value in values.items():
-            tf.summary.scalar(name, value, step)
-        # the optimizer's own: with float16 it leaves out steps, and they do not count for it
-        tf.summary.scalar("learning_rate", self.generator_adam.learning_rate, step)
-        tf.summary.scalar("images_per_second", progress.images_per_second(step), step)
-        self.warn(self.watchdog.accuracy(values["accuracy/real"], values["accuracy/fake"]), step)
+        line = self.watchdog.accuracy(values["accuracy/real"], values["accuracy/fake"])
+        with self.logs.writing():
+            for name, value in values.items():
+                tf.summary.scalar(name, value, step)
+            # the optimizer's own: with float16 it leaves out steps, and they do not count for it
+            tf.summary.scalar("learning_rate", self.generator_adam.learning_rate, step)
+            tf.summary.scalar("images_per_second", progress.images_per_second(step), step)
+            self.warn(line, step)
         return {name: values[name] for name in ("loss/discriminator", "loss/generator")}
 
     def warn(self, line, step):
@@ -305,8 +307,6 @@ class Trainer:
         """A grid of the fixed captions as PNG and in TensorBoard; Stage-I above Stage-II."""
         sizes = [self._sample(self.sampler)]
         variety, line = self.watchdog.samples(sizes[0])
-        tf.summary.scalar("samples/variety", variety, step)
-        self.warn(line, step)
         if self.stage1 is not None:
             sizes.insert(0, self._sample(None))
         rows, labels = [], []
@@ -318,14 +318,18 @@ class Trainer:
         path = os.path.join(self.part.samples, f"step-{step:08d}.png")
         try:
             tf.io.gfile.makedirs(self.part.samples)
-            with tf.io.gfile.GFile(path, "wb") as file:
+            with tf.io.gfile.GFile(path + ".tmp", "wb") as file:
                 file.write(images.encode_png(grid))
+            tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
         except tf.errors.OpError as error:  # a picture less is no reason to lose the checkpoint
             print(f"warning: {path} could not be written: {error.message}", flush=True)
-        tf.summary.image("samples", grid[None], step)
-        if any(self.captions):
-            text = "\n".join(f"{i + 1}. {caption}" for i, caption in enumerate(self.captions))
-            tf.summary.text("samples/captions", text, step)
+        with self.logs.writing():
+            tf.summary.scalar("samples/variety", variety, step)
+            tf.summary.image("samples", grid[None], step)
+            self.warn(line, step)
+            if any(self.captions):
+                text = "\n".join(f"{i + 1}. {caption}" for i, caption in enumerate(self.captions))
+                tf.summary.text("samples/captions", text, step)
 
     def _sample(self, generator):
         """uint8 pictures of the grid by `generator`, or by the Stage-I below when None."""

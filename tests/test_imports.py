@@ -8,7 +8,7 @@ import stackgan_tf
 ROOT = Path(stackgan_tf.__file__).parent
 LEVELS = [
     ["config", "presets", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
-     "parallel", "restricted_pickle", "caption_files", "adam", "watchdog"],
+     "parallel", "restricted_pickle", "caption_files", "adam", "logs", "watchdog"],
     ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*",
      "metrics.*", "pytorch_file", "devices"],
     ["stage1", "stage2", "stackgan", "attribute_classifier", "data_report",
