@@ -16,7 +16,7 @@ from test_train import variables
 from stackgan_tf import checkpoint
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
-STEPS = 12
+STEPS = 6  # a checkpoint every 3
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on_with_room(start, small_disk):
     disk = small_disk("64m")
-    child = start(1, "full", checkpoint_dir=disk, checkpoint_steps=6)
+    child = start(1, "full", checkpoint_dir=disk)
     part = os.path.join(disk, "full", "stage1")
     while not os.path.exists(os.path.join(part, "saved_model")):  # written after the checkpoint
         time.sleep(0.002)
@@ -153,15 +153,16 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on_with_room(st
     code, text = child.wait(), child.text()
     assert code == 1 and "Traceback" not in text, text
     error = [line for line in text.splitlines() if line.startswith("error: ")][-1]
-    missing = int(re.search(rf"checkpoint {part}/ckpt/step-00000012 could not be written: .*No space "
-                            r"left.*\(([\d,]+) of [\d,]+ bytes are missing\); the last complete "
-                            "one is of step 6.", error)[1].replace(",", ""))
-    needed = os.path.getsize(os.path.join(part, "ckpt", "step-00000006",
+    found = re.search(rf"checkpoint {part}/ckpt/step-00000006 could not be written: .*No space left"
+                      r".*\(([\d,]+) of [\d,]+ bytes are missing\); the last complete one is of "
+                      "step 3. Make room", error)
+    assert found, error
+    needed = os.path.getsize(os.path.join(part, "ckpt", "step-00000003",
                                           "variables.data-00000-of-00001"))
-    assert 0.8 * needed < missing < needed
-    assert os.listdir(os.path.join(part, "ckpt")) == ["step-00000006"]
+    assert 0.8 * needed < int(found[1].replace(",", "")) < needed
+    assert os.listdir(os.path.join(part, "ckpt")) == ["step-00000003"]
     os.remove(disk / "ballast")
     again = start(1, "full", checkpoint_dir=disk)
     assert again.wait() == 0, again.text()
-    assert "going on from the checkpoint of step 6\n" in again.text()
-    print("1 full disk: the checkpoint of step 6 kept, 6 steps done again when there was room")
+    assert "going on from the checkpoint of step 3\n" in again.text()
+    print("1 full disk: the checkpoint of step 3 kept, 3 steps done again when there was room")

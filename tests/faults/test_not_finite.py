@@ -64,7 +64,7 @@ def by_hand(trainer, skipped):
 def test_training_stops_with_the_step_and_the_names(trainer):
     one = trainer(bad=(7,))
     one.first_bad.assign([2, 1])
-    with pytest.raises(UserError, match="^loss not finite at step 2; there is no checkpoint before"):
+    with pytest.raises(UserError, match="^loss not finite at step 2; there is no checkpoint"):
         one.stop_or_roll_back(["loss", "gradient"])
     one.first_bad.assign([0, 0])
     with pytest.raises(UserError) as caught:
