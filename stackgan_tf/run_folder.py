@@ -69,6 +69,7 @@ class Part:
         """
         self._make()
         self._take()
+        self._tidy()
         before = self.check(config, relevant)
         self._write({**before, **dataclasses.asdict(config)})
 
@@ -100,6 +101,17 @@ class Part:
             raise UserError(f"another process is training {self.path}; wait for it, or choose "
                             "another --run.") from error
 
+    def _tidy(self):
+        """Puts away what a killed process left between two renames, or half-written."""
+        for path in (self.saved_model, os.path.join(self.path, "stage1")):
+            if tf.io.gfile.exists(path + ".old") and not tf.io.gfile.exists(path):
+                tf.io.gfile.rename(path + ".old", path)
+            for left in (path + ".old", path + ".tmp"):
+                if tf.io.gfile.exists(left):
+                    tf.io.gfile.rmtree(left)
+        for left in tf.io.gfile.glob(os.path.join(self.samples, "step-*.png.tmp")):
+            tf.io.gfile.remove(left)
+
     def _make(self):
         try:
             tf.io.gfile.makedirs(self.path)
@@ -112,6 +124,9 @@ class Part:
             path = os.path.join(self.path, "config.json")
             with tf.io.gfile.GFile(path + ".tmp", "w") as file:
                 file.write(json.dumps(settings, indent=2) + "\n")
+            if "://" not in path:  # a rename alone survives no power cut
+                with open(path + ".tmp", "rb") as file:
+                    os.fsync(file.fileno())
             tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
         except (OSError, tf.errors.OpError) as error:
             raise UserError(f"cannot write in {self.path}: {getattr(error, 'message', error)}; "

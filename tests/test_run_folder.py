@@ -8,7 +8,7 @@ import pytest
 
 from stackgan_tf import build, evaluate, import_pytorch, train, train_text_encoder
 from stackgan_tf.config import UserError
-from stackgan_tf.run_folder import refuse_unwritable
+from stackgan_tf.run_folder import Part, refuse_unwritable
 
 
 @pytest.fixture
@@ -56,3 +56,16 @@ def test_a_file_in_the_way_is_said_before_anything_is_read(name, tiny, tmp_path,
     with pytest.raises(UserError, match=f"{path} is no folder; choose another --checkpoint_dir"):
         COMMANDS[name](str(path), config, monkeypatch)
     assert path.read_text() == "kept"
+
+
+def test_what_a_killed_process_left_is_put_away(tiny, tmp_path):
+    part = Part(str(tmp_path), "run", "stage1")
+    for name in ("saved_model.old", "saved_model.tmp", "stage1", "stage1.old", "samples"):
+        os.makedirs(os.path.join(part.path, name))
+    for name in ("saved_model.old/kept", "stage1/kept", "samples/step-1.png",
+                 "samples/step-2.png.tmp"):
+        open(os.path.join(part.path, name), "w").close()
+    part.open(tiny())
+    left = {name for _, folders, files in os.walk(part.path) for name in folders + files}
+    assert left == {"saved_model", "stage1", "kept", "samples", "step-1.png", "config.json", "lock"}
+    assert os.listdir(part.saved_model) == ["kept"]  # it was being replaced: there was no other

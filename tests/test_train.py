@@ -17,7 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from stackgan_tf import build, checkpoint, devices, train
 from stackgan_tf.below import check_text_encoder
 from stackgan_tf.config import Config, UserError, resolve
+from stackgan_tf.logs import Logs
+from stackgan_tf.progress import Progress
 from stackgan_tf.run_folder import Part
+from stackgan_tf.watchdog import REPORTS, Watchdog
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +163,8 @@ def test_tensorboard(runs):
     tags = set(logs.Tags()["tensors"])
     assert {"loss/discriminator", "loss/generator", "loss/adversarial", "loss/kl", "logits/real",
             "logits/wrong", "logits/fake", "learning_rate", "images_per_second", "samples",
-            "samples/captions"} <= tags
+            "samples/captions", "samples/variety", "gradient/generator",
+            "gradient/discriminator"} <= tags
     assert [e.step for e in logs.Tensors("loss/kl")] == [2, 3, 4, 6]
     rates = [float(tf.make_ndarray(e.tensor_proto)) for e in logs.Tensors("learning_rate")]
     # 12 pictures, 4 a step: halved every 30 steps (10 epochs), exponentially
@@ -201,6 +205,34 @@ def test_steps_that_float16_leaves_out_do_not_lower_the_learning_rate(make_train
     assert int(adam.inner_optimizer.iterations) == 1
     rates = logged(trainer.part.path, "learning_rate")
     assert rates == pytest.approx({1: 2e-4, 2: 2e-4, 3: 1e-4})
+
+
+def test_the_watchdog_speaks_in_the_log_and_in_tensorboard(make_trainer, capsys):
+    trainer = make_trainer()
+    trainer.watchdog = Watchdog()
+    parts = {"accuracy/real": 1.0, "accuracy/fake": 1.0, "loss/discriminator": 0.1,
+             "loss/generator": 9.0}
+    for step in range(1, REPORTS + 3):
+        trainer.report(step, parts, Progress("", 0, 99))
+    assert capsys.readouterr().out.count(f"warning: step {REPORTS}: the discriminator's") == 1
+    logs = EventAccumulator(trainer.part.logs, size_guidance={"tensors": 0}).Reload()
+    assert [event.step for event in logs.Tensors("watchdog")] == [REPORTS]
+
+
+def test_a_log_that_cannot_be_written_costs_nothing(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    logs, done = Logs(str(tmp_path / "file" / "logs")), []
+    for step in range(3):
+        with logs.writing():
+            tf.summary.scalar("a", 1.0, step)
+        done.append(step)
+    assert done == [0, 1, 2]
+    said = capsys.readouterr().out
+    assert said.count("could not be written") == 1 and said.count("\n") == 1
+    os.remove(tmp_path / "file")
+    with logs.writing():
+        tf.summary.scalar("a", 1.0, 3)
+    assert logged(str(tmp_path / "file"), "a") == {3: 1.0}
 
 
 def test_training_again_changes_nothing(runs):
