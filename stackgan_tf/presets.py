@@ -31,7 +31,7 @@ PRESETS = {
     "drawn_flowers": {
         "": {
             "embedding_dim": 128,
-            "condition_dim": 64,
+            "condition_dim": 128,
             "noise_dim": 64,
             "text_encoder_width": 128,
             "text_encoder_steps": 3400,
@@ -58,10 +58,10 @@ PRESETS = {
             "ema_decay": 0.998,
         },
         1: {"generator_width": 32, "discriminator_width": 32, "batch_size": 32,
-            "train_steps": 2800, "learning_rate_decay_steps": 1300},
+            "train_steps": 2600, "learning_rate_decay_steps": 1200},
         2: {"generator_width": 32, "discriminator_width": 12, "batch_size": 8,
-            "residual_blocks": 2, "image_size": 256, "train_steps": 2400,
-            "learning_rate_decay_steps": 1100, "r1_weight": 0.5},
+            "residual_blocks": 2, "image_size": 256, "train_steps": 6000,
+            "learning_rate_decay_steps": 2700, "r1_weight": 0.5, "mismatch_candidates": 8},
     },
     # The released settings; the data comes as --data_dir=...
     "flowers": {

@@ -155,7 +155,7 @@ def retrieval(text, image, labels, cosine):
                 tf.cast(tf.gather(labels, best) == labels, tf.float32))}
 
 
-def whitening(embeddings, floor=0.03):
+def whitening(embeddings, floor=0.007):
     """The mean and the matrix that bring embeddings to the form that the GAN's layers want.
 
     `(e - mean) @ matrix` has mean 0, variance 1 over all dimensions together, and principal
