@@ -11,7 +11,7 @@ import tensorflow as tf  # noqa: E402
 
 from benchmarks import op_profile  # noqa: E402
 from benchmarks.processes import peak_memory, serve, timed  # noqa: E402
-from stackgan_tf import build, checkpoint  # noqa: E402
+from stackgan_tf import build, checkpoint, devices  # noqa: E402
 from stackgan_tf.config import Config  # noqa: E402
 from stackgan_tf.train_step import make_train_step  # noqa: E402
 
@@ -68,7 +68,7 @@ class Side:
 
     def auto_precision(self, settings):
         """What --precision=auto is on this machine."""
-        return build.precision(Config(**{**settings, "precision": "auto"}))
+        return devices.precision(Config(**{**settings, "precision": "auto"}))
 
 
 def _networks(config, folder):
@@ -94,7 +94,7 @@ def make_training(config, folder, learning_rate):
     adams = [build.optimizer(config, build.learning_rate(config, learning_rate, 1000.0), network)
              for network in (game.generator, game.discriminator)]
     step = make_train_step(game, *adams, average, config.ema_decay, config.seed,
-                           build.jit_compile(config))
+                           devices.jit_compile(config))
 
     def make(batch_size):
         size, steps = config.image_size, iter(range(10**9))

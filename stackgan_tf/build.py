@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import blocks, datasets, stage1, stage2
+from stackgan_tf import blocks, datasets, devices, stage1, stage2
 from stackgan_tf.adam import FusedAdam
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.datasets import folder, prepared
@@ -225,6 +225,11 @@ class TextEncoder(SavedPart):
         vectors = self.function(**{self.input_name: tf.constant(captions, tf.string)})
         return tf.cast(vectors[self.output_name], tf.float32)
 
+    def fingerprint(self) -> list[float]:
+        """What it makes of one fixed caption: tells it from another encoder of the same size."""
+        return self(["this small flower has 5 yellow petals, a red bird sits on it"])[0].numpy(
+            ).tolist()
+
 
 class Stage1(SavedPart):
     """{noise, epsilon, embeddings} -> images in [-1, 1], frozen under Stage-II."""
@@ -256,7 +261,7 @@ def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, 
     The weights follow from config.seed; both generators start alike.
     """
     keras.utils.set_random_seed(config.seed)
-    keras.config.set_dtype_policy(precision(config))
+    keras.config.set_dtype_policy(devices.precision(config))
     dims = _latent_dims(config, frozen_stage1)
     text_dim = config.condition_dim if config.embedding_dim else 0
     if config.stage == 1:
@@ -278,7 +283,7 @@ def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, 
 
 def generator_alone(config: Config, frozen_stage1: Stage1 | None = None) -> StackGAN:
     """The game of a stage with a built generator and no discriminator: it can `generate` only."""
-    keras.config.set_dtype_policy(precision(config))
+    keras.config.set_dtype_policy(devices.precision(config))
     dims = _latent_dims(config, frozen_stage1)
     generator = _generator(config, frozen_stage1)
     _build(config, dims, frozen_stage1, [generator])
@@ -314,49 +319,6 @@ def _latent_dims(config, frozen_stage1):
     if config.embedding_dim and config.conditioning_augmentation:
         dims["epsilon"] = config.condition_dim
     return dims if config.stage == 1 else _stage2_dims(config, dims, frozen_stage1)
-
-
-def precision(config: Config) -> str:
-    """The Keras dtype policy: "auto" is mixed_bfloat16 on TPUs, on GPUs from Ampere on and on CPUs
-    with AMX, which multiply bfloat16 several times faster, and float32 anywhere else."""
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if config.precision == "mixed_float16" and replicas > 1:
-        # each replica would keep a loss scale of its own (Keras 3.15)
-        raise UserError(f"--precision=mixed_float16 trains on one GPU, not on {replicas} replicas; "
-                        "take mixed_bfloat16 or float32.")
-    if config.precision != "auto":
-        return config.precision
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        ampere = (8, 0)
-        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
-        fast = (capability or ampere) >= ampere
-    else:
-        fast = bool(tf.config.list_logical_devices("TPU")) or "amx_bf16" in _cpu_flags()
-    return "mixed_bfloat16" if fast else "float32"
-
-
-def has_accelerator() -> bool:
-    """Whether TensorFlow sees a GPU or a TPU."""
-    return bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
-
-
-def jit_compile(config: Config) -> bool:
-    """Whether XLA compiles the step; on a CPU it is slower than TensorFlow's own kernels."""
-    return has_accelerator() if config.jit_compile == "auto" else config.jit_compile == "on"
-
-
-def steps_per_call(config: Config) -> int:
-    """Steps that run before Python looks again; on a CPU it never is what the step waits for."""
-    return config.steps_per_call or (10 if has_accelerator() else 1)
-
-
-def _cpu_flags():
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next((line for line in file if line.startswith("flags")), "").split()
-    except OSError:  # not Linux
-        return []
 
 
 def _stage2_dims(config, dims, frozen_stage1):
@@ -409,7 +371,7 @@ def optimizer(config: Config, rate: Callable, model: keras.Model) -> keras.Optim
     """
     # Named, or a second one in the same process would not fit the checkpoints of the first.
     adam = FusedAdam(rate, config.adam_beta1, config.adam_beta2, epsilon=1e-8, name="adam")
-    if precision(config) == "mixed_float16":
+    if devices.precision(config) == "mixed_float16":
         adam = keras.optimizers.LossScaleOptimizer(adam, name="loss_scale")
     adam.build(model.trainable_variables)
     return adam

@@ -9,8 +9,11 @@ import json
 import logging
 import os
 import re
+import shutil
+import zlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from stackgan_tf.config import UserError
@@ -19,6 +22,7 @@ log = logging.getLogger(__name__)
 
 # SavedModel's folder for anything that is not part of the graph
 _STEP_FILE = os.path.join("assets.extra", "step")
+_ENCODER_FILE = os.path.join("assets.extra", "text_encoder.json")
 
 # What TF raises on a checkpoint with flipped, cut off or missing bytes, tried one by one.
 UNREADABLE = (tf.errors.OpError, LookupError, ValueError, TypeError, AttributeError, OSError)
@@ -31,10 +35,14 @@ class Checkpoints:
         directory: the part's `ckpt` folder.
         parts: {name: list of variables}, everything that a resume needs.
         keep: how many to keep.
+
+    Attributes:
+        notes: what was given to `save` beside the variables, of the checkpoint last restored.
     """
 
     def __init__(self, directory: str, parts: dict[str, list], keep: int = 3):
-        self.directory, self.keep = directory, keep
+        self.directory, self.keep, self.notes = directory, keep, {}
+        self._parts = parts
         self.names = {part: [_name(v) for v in variables] for part, variables in parts.items()}
         self._checkpoint = tf.train.Checkpoint(**{part: list(v) for part, v in parts.items()})
 
@@ -49,27 +57,63 @@ class Checkpoints:
     def _folder(self, step):
         return os.path.join(self.directory, f"step-{step:08d}")
 
-    def save(self, step: int) -> None:
+    def save(self, step: int, notes: dict | None = None) -> None:
         """Writes the checkpoint of `step`. A failure leaves the earlier ones as they were.
 
-        Raises UserError, in one line, when the disk is full or cannot be written.
+        Args:
+            notes: anything of JSON that a resume needs too.
+
+        Raises UserError, in one line, when the disk is full or cannot be written, or when a
+        variable is not finite.
         """
+        self._refuse_not_finite(step)
         temporary = self._folder(step) + ".tmp"
         try:
-            _remove(temporary)
+            self._remove_unfinished()
             tf.io.gfile.makedirs(temporary)
             self._checkpoint.write(os.path.join(temporary, "variables"))
+            card = {"step": step, "variables": self.names, "notes": notes or {}}
             _write_text(os.path.join(temporary, "checkpoint.json"),
-                        json.dumps({"step": step, "variables": self.names}))
+                        json.dumps({**card, "crc32": _crc32(temporary, card)}))
             replace_directory(temporary, self._folder(step))
             for old in self.steps()[:-self.keep]:
                 _remove(self._folder(old))
         except (OSError, tf.errors.OpError) as error:
             _remove(temporary)
             raise UserError(f"checkpoint {self._folder(step)} could not be written: "
-                            f"{_reason(error)}; the last complete one is of step "
+                            f"{_reason(error)}{self._missing()}; the last complete one is of step "
                             f"{max(self.steps(), default=0)}. Make room and run the same command "
                             "again to go on from there.") from error
+
+    def _remove_unfinished(self):
+        """What killed processes left, whatever step it was of: it would keep a full disk full."""
+        if tf.io.gfile.isdir(self.directory):
+            for name in tf.io.gfile.listdir(self.directory):
+                if name.rstrip("/").endswith(".tmp"):
+                    _remove(os.path.join(self.directory, name))
+
+    def _missing(self):
+        """The bytes that the disk lacks, in words; "" if it has room, or cannot be asked."""
+        needed = sum(int(np.prod(v.shape)) * tf.as_dtype(v.dtype).size
+                     for variables in self._parts.values() for v in variables)
+        try:
+            free = shutil.disk_usage(self.directory).free
+        except OSError:
+            return ""
+        return f" ({needed - free:,} of {needed:,} bytes are missing)" if free < needed else ""
+
+    def last(self) -> str:
+        """The newest checkpoint in words, for messages."""
+        step = max(self.steps(), default=0)
+        return f"the checkpoint of step {step} is kept" if step else "there is no checkpoint before"
+
+    def _refuse_not_finite(self, step):
+        bad = [_name(v) for variables in self._parts.values() for v in variables
+               if tf.as_dtype(v.dtype).is_floating and not tf.reduce_all(tf.math.is_finite(v))]
+        if bad:
+            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            raise UserError(f"{bad[0]}{more} not finite at step {step}, which is not saved; "
+                            f"{self.last()}. A lower learning rate may help, in a new --run.")
 
     def restore(self) -> int:
         """Loads the newest checkpoint that can be read; returns its step, 0 if there is none.
@@ -98,7 +142,11 @@ class Checkpoints:
     def _read(self, step):
         folder = self._folder(step)
         with tf.io.gfile.GFile(os.path.join(folder, "checkpoint.json")) as file:
-            stored = json.load(file)["variables"]
+            card = json.load(file)
+        stored, notes = card["variables"], dict(card.get("notes", {}))  # older ones have none
+        crc32 = card.pop("crc32", None)
+        if crc32 is not None and crc32 != _crc32(folder, card) or card["step"] != step:
+            raise ValueError("its parts do not belong together")
         if stored != self.names:
             odd = {n for part in {*stored, *self.names}
                    for n in {*stored.get(part, ())} ^ {*self.names.get(part, ())}}
@@ -106,6 +154,13 @@ class Checkpoints:
                              f"{', '.join(sorted(odd)[:3])} ...")
         status = self._checkpoint.read(os.path.join(folder, "variables"))
         status.assert_existing_objects_matched()
+        self.notes = notes
+
+
+def _crc32(folder, card):
+    """Of a checkpoint's card and its index, which in turn has that of each variable."""
+    with tf.io.gfile.GFile(os.path.join(folder, "variables.index"), "rb") as file:
+        return zlib.crc32(file.read(), zlib.crc32(json.dumps(card).encode()))
 
 
 def _name(variable):
@@ -184,7 +239,17 @@ def exported_step(path: str) -> int | None:
         return None
 
 
-def export(path: str, parts: list, endpoints: dict, step: int | None = None) -> None:
+def encoder_fingerprint(path: str) -> list[float] | None:
+    """The fingerprint of the text encoder that the stage at `path` was trained with, if known."""
+    try:
+        with tf.io.gfile.GFile(os.path.join(path, _ENCODER_FILE)) as file:
+            return json.load(file)["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError, tf.errors.OpError):
+        return None
+
+
+def export(path: str, parts: list, endpoints: dict, step: int | None = None,
+           fingerprint: list[float] | None = None) -> None:
     """Writes a SavedModel that C++ can load too, over an older one at `path`.
 
     Args:
@@ -193,6 +258,7 @@ def export(path: str, parts: list, endpoints: dict, step: int | None = None) -> 
         endpoints: {name: (function, [TensorSpec or {name: TensorSpec}])}; the first one becomes
             `serving_default`.
         step: the training step, kept beside it for `exported_step`.
+        fingerprint: the text encoder's, kept beside it for `encoder_fingerprint`.
 
     `tf.saved_model.save` of anything that holds a Keras 3 model loads in Python and fails in every
     C++ loader, TF Serving included; Keras's ExportArchive does not.
@@ -206,9 +272,12 @@ def export(path: str, parts: list, endpoints: dict, step: int | None = None) -> 
         for name, (function, signature) in endpoints.items():
             archive.add_endpoint(name, function, input_signature=signature)
         archive.write_out(temporary, verbose=False)
+        tf.io.gfile.makedirs(os.path.dirname(os.path.join(temporary, _STEP_FILE)))
         if step is not None:
-            tf.io.gfile.makedirs(os.path.dirname(os.path.join(temporary, _STEP_FILE)))
             _write_text(os.path.join(temporary, _STEP_FILE), str(step))
+        if fingerprint is not None:
+            _write_text(os.path.join(temporary, _ENCODER_FILE),
+                        json.dumps({"fingerprint": fingerprint}))
         replace_directory(temporary, path)
     except (OSError, tf.errors.OpError) as error:
         _remove(temporary)
@@ -216,13 +285,15 @@ def export(path: str, parts: list, endpoints: dict, step: int | None = None) -> 
                         "the one before it, if any, is untouched.") from error
 
 
-def export_stage(path: str, gan, generator, embedding_dim: int, step: int | None = None) -> None:
+def export_stage(path: str, gan, generator, embedding_dim: int, step: int | None = None,
+                 fingerprint: list[float] | None = None) -> None:
     """A stage as a SavedModel: latents and embeddings -> images, no strings inside.
 
     Args:
         gan: a StackGAN; its frozen Stage-I, if any, goes into the export.
         generator: the one to export, the moving average for instance.
         embedding_dim: 0 without text.
+        step, fingerprint: as in `export`.
     """
     dims = {**gan.latent_dims, **({"embeddings": embedding_dim} if embedding_dim else {})}
     signature = {name: tf.TensorSpec([None, dim], tf.float32, name) for name, dim in dims.items()}
@@ -236,4 +307,4 @@ def export_stage(path: str, gan, generator, embedding_dim: int, step: int | None
     if gan.stage1 is not None:
         parts.append(gan.stage1.loaded)
         endpoints["stage1"] = (lambda inputs: {"images": gan.stage1(inputs)}, [signature])
-    export(path, parts, endpoints, step)
+    export(path, parts, endpoints, step, fingerprint)

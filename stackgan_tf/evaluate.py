@@ -28,6 +28,7 @@ from stackgan_tf.flower_drawing import TEST_CLASS_NAMES
 from stackgan_tf.generate import BATCH_SIZE, Generator
 from stackgan_tf.metrics import attribute_accuracy
 from stackgan_tf.progress import Progress
+from stackgan_tf.run_folder import refuse_unwritable
 
 
 def main(_):
@@ -42,6 +43,7 @@ def evaluate(checkpoint_dir: str, run: str, stage: int | None = None, count: int
     """Scores a stage of a run, the highest if None, and appends the record to its metrics."""
     generator = Generator(checkpoint_dir, run, stage)
     config = drawn_flowers_config(generator)
+    refuse_unwritable(generator.part.path)
     judge = judge or Judge(checkpoint_dir, config.data_dir, config.crop_margin)
     examples = build.load_examples(config, "test")
     pictures, places = choose_pairs(list(map(len, examples.captions)), count, seed)
@@ -166,6 +168,7 @@ class Judge:
                          "steps": steps}
         card = self._read_card()
         if card.get("settings") != self.settings:
+            refuse_unwritable(folder)
             card = self._train(data_dir)
         self.accuracy = card["accuracy"]
         self._classify = build.SavedPart(self._model, "attribute classifier").function

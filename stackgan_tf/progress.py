@@ -53,7 +53,8 @@ def _join(values):
 
 
 class StopSignal:
-    """Notes Ctrl-C and SIGTERM, so that the loop can stop between two steps; a second one kills."""
+    """Notes Ctrl-C and SIGTERM, so that the loop can stop between two steps; a second one kills,
+    whatever the process is doing."""
 
     def __enter__(self):
         self.number = 0
@@ -62,7 +63,8 @@ class StopSignal:
 
     def _note(self, number, _):
         self.number = number
-        self.__exit__()
+        for one in self.before:
+            signal.signal(one, signal.SIG_DFL)
 
     def __exit__(self, *_):
         for number, handler in self.before.items():

@@ -79,6 +79,7 @@ class Part:
         """
         self._make()
         self._take()
+        self._tidy()
         before = self.check(config, relevant)
         self._write({**before, **dataclasses.asdict(config)})
 
@@ -105,6 +106,17 @@ class Part:
             self._lock = lock(os.path.join(self.path, "lock"), f"another process is training "
                               f"{self.path}; wait for it, or choose another --run.")
 
+    def _tidy(self):
+        """Puts away what a killed process left between two renames, or half-written."""
+        for path in (self.saved_model, os.path.join(self.path, "stage1")):
+            if tf.io.gfile.exists(path + ".old") and not tf.io.gfile.exists(path):
+                tf.io.gfile.rename(path + ".old", path)
+            for left in (path + ".old", path + ".tmp"):
+                if tf.io.gfile.exists(left):
+                    tf.io.gfile.rmtree(left)
+        for left in tf.io.gfile.glob(os.path.join(self.samples, "step-*.png.tmp")):
+            tf.io.gfile.remove(left)
+
     def _make(self):
         try:
             tf.io.gfile.makedirs(self.path)
@@ -117,6 +129,9 @@ class Part:
             path = os.path.join(self.path, "config.json")
             with tf.io.gfile.GFile(path + ".tmp", "w") as file:
                 file.write(json.dumps(settings, indent=2) + "\n")
+            if "://" not in path:  # a rename alone survives no power cut
+                with open(path + ".tmp", "rb") as file:
+                    os.fsync(file.fileno())
             tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
         except (OSError, tf.errors.OpError) as error:
             raise UserError(f"cannot write in {self.path}: {getattr(error, 'message', error)}; "
@@ -134,6 +149,21 @@ def lock(path: str, taken: str):
             file.close()
             raise UserError(taken) from error
     return file
+
+
+def refuse_unwritable(path: str) -> None:
+    """UserError if the folder `path` could not be made or written: at the start, not at the end."""
+    if "://" in path:
+        return
+    there = os.path.abspath(path)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        raise UserError(f"{path} cannot be made: {there} is no folder; choose another "
+                        "--checkpoint_dir.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{path} cannot be written: {there} is read-only for you; choose another "
+                        "--checkpoint_dir, or see to the permissions.")
 
 
 def find_run(checkpoint_dir: str, run: str) -> str:

@@ -17,15 +17,12 @@ TensorBoard logs. The same command again goes on where the last one stopped, bit
 import dataclasses
 import math
 import os
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from stackgan_tf import build, checkpoint, images, latents, pipeline, stream
+from stackgan_tf import below, build, checkpoint, devices, images, latents, pipeline, stream
 from stackgan_tf.config import (
     TEXT_FIELDS,
     Config,
@@ -34,28 +31,35 @@ from stackgan_tf.config import (
     given_flags,
     resolve,
     run_cli,
-    to_flags,
 )
+from stackgan_tf.logs import Logs
 from stackgan_tf.progress import Progress, StopSignal
-from stackgan_tf.run_folder import Part
+from stackgan_tf.run_folder import Part, refuse_unwritable
 from stackgan_tf.train_step import make_train_step, make_train_steps
+from stackgan_tf.watchdog import Watchdog
+
+MOST_SKIPPED = 3  # steps, with --on_nan=rollback; more is no accident
 
 
 def main(_):
     config = settings()
     part = Part(config.checkpoint_dir, config.run, f"stage{config.stage}")
-    source = find_stage1(config, part)
+    refuse_unwritable(part.path)
+    config = settle_precision(config, part)
+    source = below.find_stage1(config, part)
     text = Part(config.checkpoint_dir, config.run, "text_encoder")
     if config.embedding_dim and not config.precomputed_embeddings:
         text.check(config, TEXT_FIELDS)
+    if source:
+        below.check_text_encoder(config, source, text)
     part.refuse_without_checkpoint()
     part.check(config)
     print(f"stage {config.stage} of run {config.run!r}: {part.path}", flush=True)
     batches = build.load_batches(config)
     part.open(config)
-    if code := prepare_text_encoder(config, text):
+    if code := below.prepare_text_encoder(config, text):
         return code
-    frozen_stage1 = build.Stage1(keep_stage1(source, part)) if config.stage == 2 else None
+    frozen_stage1 = build.Stage1(below.keep_stage1(source, part)) if config.stage == 2 else None
     return Trainer(config, part, text, batches, frozen_stage1).run()
 
 
@@ -95,63 +99,19 @@ def settings() -> Config:
     return config
 
 
-def find_stage1(config: Config, part: Part) -> str | None:
-    """Path of the SavedModel to put under Stage-II; UserError if there is none."""
-    if config.stage == 1:
-        return None
-    own = Part(config.checkpoint_dir, config.run, "stage1")
-    kept = os.path.join(part.path, "stage1")
-    if tf.io.gfile.exists(kept) and part.is_begun():
-        return kept
-    if config.stage1:
-        reads_text = build.Stage1(config.stage1).dim("embeddings")
-        text = Part(config.checkpoint_dir, config.run, "text_encoder")
-        if reads_text and not config.precomputed_embeddings and not config.text_encoder and (
-                not text.is_exported()):
-            raise UserError(f"--stage1={config.stage1} needs the text encoder that it was trained "
-                            "with, and this run has none; add --text_encoder=PATH.")
-        return config.stage1
-    if not own.is_exported():
-        raise UserError(f"--stage=2 needs a Stage-I and {own.saved_model} is not there; first run "
-                        f"python -m stackgan_tf.train --stage=1 --run={config.run}, or give "
-                        "--stage1=PATH.")
-    return own.saved_model
+def settle_precision(config: Config, part: Part) -> Config:
+    """--precision=auto becomes the type that the part was begun in, or else this machine's.
 
-
-def keep_stage1(source: str, part: Part) -> str:
-    """Copies Stage-I into the Stage-II part: training Stage-I on must not move it under us."""
-    kept = os.path.join(part.path, "stage1")
-    if source != kept:
-        checkpoint.copy_directory(source, kept)
-    return kept
-
-
-def prepare_text_encoder(config: Config, text: Part) -> int:
-    """Sees to it that the run has a text encoder; returns an exit code, 0 if all is well."""
-    if not config.embedding_dim or config.precomputed_embeddings or text.is_exported():
-        return 0
-    if config.text_encoder:
-        text.open(config, TEXT_FIELDS)
-        checkpoint.copy_directory(config.text_encoder, text.saved_model)
-        return 0
-    print("this run has no text encoder yet: training it first", flush=True)
-    # A process of its own gives its memory back; its flags are this run's.
-    # A session of its own keeps a terminal's Ctrl-C from reaching it twice.
-    child = subprocess.Popen([sys.executable, "-m", "stackgan_tf.train_text_encoder",
-                              *to_flags(config)], start_new_session=True)
-    received = []
-
-    def forward(number, _):
-        received.append(number)
-        child.send_signal(number)
-
-    handlers = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
-    code = child.wait()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    if code < 0:  # killed by a signal
-        return 128 - code
-    return code or (128 + received[0] if received else 0)
+    So a run that moves to another machine goes on exactly as it began.
+    """
+    if config.precision != "auto":
+        return config
+    here = devices.precision(config)
+    begun = part.is_begun() and (part.read_config() or {}).get("precision") or here
+    if begun not in (here, "auto"):  # older versions kept "auto"
+        print(f"--precision=auto: going on in {begun}, in which this run was begun; a new run "
+              f"would take {here} on this machine", flush=True)
+    return dataclasses.replace(config, precision=begun)
 
 
 class Trainer:
@@ -160,33 +120,36 @@ class Trainer:
     def __init__(self, config, part, text, batches, frozen_stage1):
         self.config, self.part, self.batches = config, part, batches
         self.stage1 = frozen_stage1
-        encoder = None
+        encoder = self.fingerprint = None
         if config.embedding_dim:
             if not config.precomputed_embeddings:
                 encoder = build.TextEncoder(text.saved_model)
+                self.fingerprint = encoder.fingerprint()
             self._embed(encoder)
         steps_per_epoch = len(batches) / config.batch_size
         self.total = config.train_steps or math.ceil(config.epochs * steps_per_epoch)
         self.gan, self.ema_generator = build.gan(config, frozen_stage1)
-        self.learning_rate = build.learning_rate(config, config.learning_rate, steps_per_epoch)
-        generator_adam = build.optimizer(config, self.learning_rate, self.gan.generator)
+        self.generator_adam = build.optimizer(config, build.learning_rate(
+            config, config.learning_rate, steps_per_epoch), self.gan.generator)
         discriminator_adam = build.optimizer(config, build.learning_rate(
             config, config.discriminator_learning_rate or config.learning_rate, steps_per_epoch),
             self.gan.discriminator)
         # What is sampled and exported: the moving average, kept apart from the live weights.
         self.sampler = self.ema_generator if config.ema_decay else self.gan.generator
+        self.first_bad = tf.Variable([0, 0], dtype=tf.int64, trainable=False)
         self.train_step = make_train_step(
-            self.gan, generator_adam, discriminator_adam,
+            self.gan, self.generator_adam, discriminator_adam,
             self.ema_generator if config.ema_decay else None, config.ema_decay, config.seed,
-            build.jit_compile(config))
+            devices.jit_compile(config), self.first_bad)
         self.train_steps = make_train_steps(self.train_step)
         self.checkpoints = checkpoint.Checkpoints(part.checkpoints, {
             "generator": self.gan.generator.variables,
             "discriminator": self.gan.discriminator.variables,
             "ema_generator": self.ema_generator.variables,
-            "generator_optimizer": generator_adam.variables,
+            "generator_optimizer": self.generator_adam.variables,
             "discriminator_optimizer": discriminator_adam.variables,
         }, config.keep_checkpoints)
+        self.logs = Logs(part.logs)
         self._prepare_samples(encoder)
 
     def _embed(self, encoder):
@@ -229,30 +192,35 @@ class Trainer:
             return 0
         if start:
             print(f"going on from the checkpoint of step {start}", flush=True)
-        writer = tf.summary.create_file_writer(self.part.logs)
+        self.skipped = list(self.checkpoints.notes.get("skipped", ()))
+        self.watchdog = Watchdog(self.checkpoints.notes.get("variety", 0.0))
+        if config.on_nan == "rollback" and not self.checkpoints.steps():
+            self.save(0)  # to go back to
         progress = Progress(f"stage {config.stage}", start, self.total, config.log_steps,
                             config.batch_size)
-        with writer.as_default(), StopSignal() as stop:
-            if not start:
+        if not start:
+            with self.logs.writing():
                 hparams.hparams({k: v for k, v in dataclasses.asdict(config).items()})
-            step, batches = start, iter(self.batches.dataset(start, self.total))
-            if build.steps_per_call(config) > 1 and isinstance(self.batches, stream.Stream):
-                batches = iter(stream.as_dataset(batches))
+        with StopSignal() as stop:
+            step, batches, names = start, self._batches(start), []
             while step < self.total:
                 step, parts = self._steps(batches, step)
+                names = sorted(parts) if parts else names
                 due = step % config.checkpoint_steps == 0 or step == self.total or stop.number
-                if due or step % config.log_steps == 0:
-                    values = self.report(step, parts, progress)
-                progress.update(step, values if step % config.log_steps == 0 else None)
+                log = step % config.log_steps == 0
+                if (due or log) and self.first_bad.numpy()[0]:
+                    step = self.stop_or_roll_back(names)
+                    batches = self._batches(step)
+                    continue
+                values = self.report(step, parts, progress) if parts and (due or log) else None
+                progress.update(step, values if log else None)
                 if due:
-                    self.write_samples(step)  # first: it finds weights that are not finite
-                    self.checkpoints.save(step)
+                    self.save(step)
+                    self.write_samples(step)
                     self.export(step)
-                    writer.flush()
                 if stop.number and due:
                     break
         progress.close()
-        writer.close()
         if stop.number and step < self.total:
             print(f"stopped by signal {stop.number} after step {step}, which is saved; the same "
                   "command goes on from there.", flush=True)
@@ -260,13 +228,27 @@ class Trainer:
         print(f"done: {self.part.saved_model} (and grids in {self.part.samples})", flush=True)
         return 0
 
+    def save(self, step):
+        self.checkpoints.save(step, {"skipped": self.skipped, "variety": self.watchdog.variety})
+
+    def _batches(self, start):
+        batches = iter(self.batches.dataset(start, self.total))
+        if devices.steps_per_call(self.config) > 1 and isinstance(self.batches, stream.Stream):
+            batches = iter(stream.as_dataset(batches))
+        return batches
+
     def _steps(self, batches, done):
-        """Steps up to the next report; returns how many are done now, and the last one's parts."""
+        """Steps up to the next report or to one that is skipped; returns how many are done now,
+        and the last one's parts, None for one that is skipped."""
         config, step = self.config, tf.constant(done, tf.int64)
         ends = [every - done % every for every in (config.log_steps, config.checkpoint_steps)]
-        most = build.steps_per_call(config)
-        if most == 1:
+        ends += [skipped - 1 - done for skipped in self.skipped if skipped > done]
+        most = devices.steps_per_call(config)
+        skip = done + 1 in self.skipped
+        if most == 1 or skip:
             batch = next(batches)
+        if skip:
+            return done + 1, None
         count = min(most, self.total - done, *ends)
         try:
             if most == 1:
@@ -281,24 +263,50 @@ class Trainer:
                             f"--batch_size={max(2, self.config.batch_size // 2)} or a smaller "
                             "--generator_width and --discriminator_width.") from error
 
+    def stop_or_roll_back(self, names) -> int:
+        """UserError for the first step that was not finite; or, with --on_nan=rollback, restores
+        the last checkpoint and returns its step. That step will be skipped: with its batch and
+        noise the weights would come to the same."""
+        bad, bits = self.first_bad.numpy().tolist()
+        said = ", ".join(name for i, name in enumerate(names) if bits >> i & 1)
+        said = f"{said} not finite at step {bad}"
+        if self.config.on_nan == "stop":
+            raise UserError(f"{said}; {self.checkpoints.last()}. --on_nan=rollback goes on from "
+                            "there without that batch; a lower --learning_rate may help, in a new "
+                            "--run.")
+        if len(self.skipped) >= MOST_SKIPPED:
+            raise UserError(f"{said}, after steps {', '.join(map(str, self.skipped))} were skipped "
+                            f"for the same; {self.checkpoints.last()}. A lower --learning_rate may "
+                            "help, in a new --run.")
+        step = self.checkpoints.restore()
+        self.skipped.append(bad)
+        self.first_bad.assign([0, 0])
+        print(f"warning: {said}; going on from the checkpoint of step {step} without that batch "
+              f"({len(self.skipped)} of {MOST_SKIPPED} times)", flush=True)
+        return step
+
     def report(self, step, parts, progress) -> dict:
-        """Writes a step's numbers to TensorBoard; UserError if one is not finite."""
+        """Writes a step's numbers to TensorBoard."""
         values = {name: float(value) for name, value in parts.items()}
-        bad = [name for name, value in values.items() if not math.isfinite(value)]
-        if bad:
-            last = max(self.checkpoints.steps(), default=0)
-            kept = f"the checkpoint of step {last} is kept" if last else "there is none before"
-            raise UserError(f"{', '.join(bad)} is not finite at step {step}; {kept}. A lower "
-                            "--learning_rate may help, in a new --run.")
-        for name, value in values.items():
-            tf.summary.scalar(name, value, step)
-        tf.summary.scalar("learning_rate", self.learning_rate(step), step)
-        tf.summary.scalar("images_per_second", progress.images_per_second(step), step)
+        line = self.watchdog.accuracy(values["accuracy/real"], values["accuracy/fake"])
+        with self.logs.writing():
+            for name, value in values.items():
+                tf.summary.scalar(name, value, step)
+            # the optimizer's own: with float16 it leaves out steps, and they do not count for it
+            tf.summary.scalar("learning_rate", self.generator_adam.learning_rate, step)
+            tf.summary.scalar("images_per_second", progress.images_per_second(step), step)
+            self.warn(line, step)
         return {name: values[name] for name in ("loss/discriminator", "loss/generator")}
+
+    def warn(self, line, step):
+        if line:
+            print(f"warning: step {step}: {line}", flush=True)
+            tf.summary.text("watchdog", line, step)
 
     def write_samples(self, step):
         """A grid of the fixed captions as PNG and in TensorBoard; Stage-I above Stage-II."""
         sizes = [self._sample(self.sampler)]
+        variety, line = self.watchdog.samples(sizes[0])
         if self.stage1 is not None:
             sizes.insert(0, self._sample(None))
         rows, labels = [], []
@@ -310,14 +318,18 @@ class Trainer:
         path = os.path.join(self.part.samples, f"step-{step:08d}.png")
         try:
             tf.io.gfile.makedirs(self.part.samples)
-            with tf.io.gfile.GFile(path, "wb") as file:
+            with tf.io.gfile.GFile(path + ".tmp", "wb") as file:
                 file.write(images.encode_png(grid))
+            tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
         except tf.errors.OpError as error:  # a picture less is no reason to lose the checkpoint
             print(f"warning: {path} could not be written: {error.message}", flush=True)
-        tf.summary.image("samples", grid[None], step)
-        if any(self.captions):
-            text = "\n".join(f"{i + 1}. {caption}" for i, caption in enumerate(self.captions))
-            tf.summary.text("samples/captions", text, step)
+        with self.logs.writing():
+            tf.summary.scalar("samples/variety", variety, step)
+            tf.summary.image("samples", grid[None], step)
+            self.warn(line, step)
+            if any(self.captions):
+                text = "\n".join(f"{i + 1}. {caption}" for i, caption in enumerate(self.captions))
+                tf.summary.text("samples/captions", text, step)
 
     def _sample(self, generator):
         """uint8 pictures of the grid by `generator`, or by the Stage-I below when None."""
@@ -341,7 +353,7 @@ class Trainer:
     def export(self, step):
         generator = build.for_inference(self.config, self.sampler, self.stage1)
         checkpoint.export_stage(self.part.saved_model, self.gan, generator,
-                                self.config.embedding_dim, step)
+                                self.config.embedding_dim, step, self.fingerprint)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """The only function that updates weights: one step of any GAN of this package."""
 
+import keras
 import tensorflow as tf
 
 
 def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_generator, ema_decay,
-                    seed, jit_compile=False):
+                    seed, jit_compile=False, first_bad=None):
     """One discriminator step, one generator step, one step of the moving average.
 
     Args:
@@ -17,11 +18,14 @@ def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_gener
         ema_decay: weight of the past, in [0, 1).
         seed: int, the run's; the step's noise is a function of (seed, step).
         jit_compile: whether XLA compiles it.
+        first_bad: an int64 (2,) variable, see `note_bad`; or None.
 
     Returns:
         train_step(batch, step) -> {name: float32 scalar}, a tf.function; `batch` as in
         `to_floats`, `step` an int64 scalar tensor, the number of steps done before.
     """
+    # float16's optimizer finds overflows in gradients itself, and leaves out the step
+    scaled = isinstance(generator_optimizer, keras.optimizers.LossScaleOptimizer)
     d_variables = [v.value for v in gan.discriminator.trainable_variables]
     g_variables = [v.value for v in gan.generator.trainable_variables]
 
@@ -40,13 +44,22 @@ def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_gener
                 d_loss, d_parts = gan.discriminator_loss(batch, output["images"])
                 d_loss = discriminator_optimizer.scale_loss(d_loss)  # with float16 only
             with g_tape.stop_recording():
-                discriminator_optimizer.apply(d_tape.gradient(d_loss, d_variables), d_variables)
+                d_gradients = d_tape.gradient(d_loss, d_variables)
+                d_parts["gradient/discriminator"] = norm(d_gradients, discriminator_optimizer)
+                discriminator_optimizer.apply(d_gradients, d_variables)
             g_loss, g_parts = gan.generator_loss(batch, output)
             g_loss = generator_optimizer.scale_loss(g_loss)
-        generator_optimizer.apply(g_tape.gradient(g_loss, g_variables), g_variables)
+        g_gradients = g_tape.gradient(g_loss, g_variables)
+        g_parts["gradient/generator"] = norm(g_gradients, generator_optimizer)
+        generator_optimizer.apply(g_gradients, g_variables)
         if ema_generator is not None:
             update_ema(ema_generator, gan.generator, ema_decay, step)
-        return {**d_parts, **g_parts}
+        parts = {**d_parts, **g_parts}
+        if first_bad is not None:
+            note_bad(first_bad, step, {
+                name: 0.0 if scaled and name.startswith("gradient/") else value
+                for name, value in parts.items()})
+        return parts
 
     return train_step
 
@@ -67,6 +80,24 @@ def make_train_steps(train_step):
         return parts
 
     return train_steps
+
+
+def norm(gradients, optimizer):
+    """Of all gradients together, without the loss scale of float16; float32 scalar."""
+    return tf.linalg.global_norm(gradients) / optimizer.scale_loss(tf.constant(1.0))
+
+
+def note_bad(first_bad, step, parts):
+    """Notes the first step of which a part, {name: scalar}, is not finite; on the device, so that
+    nobody waits for it.
+
+    `first_bad` becomes [the step's number, counted from 1; a bit for each such part, in the order
+    of the sorted names], and stays so until it is set back to zeros.
+    """
+    bad = tf.stack([~tf.math.is_finite(parts[name]) for name in sorted(parts)])
+    bits = tf.reduce_sum(tf.where(bad, 2 ** tf.range(len(parts), dtype=tf.int64), 0))
+    first = (first_bad[0] == 0) & (bits > 0)
+    first_bad.assign(tf.where(first, tf.stack([step + 1, bits]), first_bad))
 
 
 def to_floats(batch):

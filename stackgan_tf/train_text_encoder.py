@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import build, checkpoint, config, pipeline, progress, run_folder, stream
+from stackgan_tf import build, checkpoint, config, logs, pipeline, progress, run_folder, stream
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.text_encoders import char_cnn_rnn
 
@@ -171,6 +171,8 @@ def train(settings: Config) -> int:
 
 
 def _open(settings):
+    part = run_folder.Part(settings.checkpoint_dir, settings.run, "text_encoder")
+    run_folder.refuse_unwritable(part.path)
     if not settings.embedding_dim:
         raise UserError("--embedding_dim=0 trains without text, so there is no text encoder to "
                         "train; leave the flag out.")
@@ -181,7 +183,6 @@ def _open(settings):
         raise UserError(f"the embeddings of --dataset={settings.dataset} come with it, so there is "
                         "no text encoder to train; to train one on its captions instead, add "
                         "--noprecomputed_embeddings.")
-    part = run_folder.Part(settings.checkpoint_dir, settings.run, "text_encoder")
     part.open(settings, RELEVANT)
     return part
 
@@ -201,25 +202,24 @@ def _load(settings):
 def _loop(settings, part, trainer, data, checkpoints, start, stop):
     """Steps until the end or a signal; returns the number of steps done, which are saved."""
     total, step = settings.text_encoder_steps, start
-    writer = tf.summary.create_file_writer(part.logs)
+    log_files = logs.Logs(part.logs)
     shown = progress.Progress("text encoder", start, total, settings.log_steps,
                               settings.text_encoder_batch_size)
     while step < total and not stop.number:
         values = trainer.step(*data(step))
         step += 1
         log = step % settings.log_steps == 0 or step == total
-        values = _report(part, writer, trainer, data, values, step) if log else None
+        values = _report(part, log_files, trainer, data, values, step) if log else None
         shown.update(step, values)
         if step % settings.checkpoint_steps == 0 and step < total and not stop.number:
             checkpoints.save(step)
     shown.close()
-    writer.close()
     if step > start:
         checkpoints.save(step)
     return step
 
 
-def _report(part, writer, trainer, data, values, step):
+def _report(part, log_files, trainer, data, values, step):
     """Writes a step's numbers to TensorBoard and metrics.jsonl."""
     values = {f"text_encoder/{name}": float(value) for name, value in values.items()
               if data.has_classes or name != "retrieval_class"}
@@ -227,10 +227,10 @@ def _report(part, writer, trainer, data, values, step):
         raise UserError(f"the loss is {values['text_encoder/loss']} at step {step}; try a lower "
                         "--text_encoder_learning_rate and another --run.")
     rate = float(trainer.optimizer.learning_rate.numpy())
-    with writer.as_default(step):
+    with log_files.writing():
         for name, value in {**values, "text_encoder/learning_rate": rate}.items():
-            tf.summary.scalar(name, value)
-    _write_metrics(part, {"step": step, **values})
+            tf.summary.scalar(name, value, step)
+        _write_metrics(part, {"step": step, **values})
     return values
 
 

@@ -12,8 +12,9 @@ import tensorflow as tf
 from fake_runs import write_stage, write_text_encoder
 from PIL import Image
 
-from stackgan_tf import build, checkpoint
+from stackgan_tf import build, checkpoint, train
 from stackgan_tf.config import resolve
+from stackgan_tf.run_folder import Part
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -73,6 +74,18 @@ def encoder(tmp_path_factory):
 
     checkpoint.export(path, [], {"serve": (serve, [tf.TensorSpec([None], tf.string, "captions")])})
     return path
+
+
+@pytest.fixture
+def make_trainer(tiny, folder, encoder, tmp_path):
+    """make_trainer(batches=None, **changes) -> train.Trainer of Stage-I, in this process."""
+    def make(batches=None, **changes):
+        config = tiny(**{"dataset": "folder", "data_dir": folder, "checkpoint_dir": str(tmp_path),
+                         "precomputed_embeddings": False, **changes})
+        part, text = (Part(str(tmp_path), config.run, name) for name in ("stage1", "text_encoder"))
+        text.saved_model = encoder
+        return train.Trainer(config, part, text, batches or build.load_batches(config), None)
+    return make
 
 
 def command(module, *flags, check=True, **kwargs):

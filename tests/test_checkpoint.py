@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from stackgan_tf import build, checkpoint
-from stackgan_tf.config import UserError
+from stackgan_tf.config import Config, UserError
+from stackgan_tf.run_folder import Part
 
 
 def make(path, value=0.0, keep=3):
@@ -80,6 +81,51 @@ def test_only_damaged_ones_are_not_started_over(tmp_path):
     os.remove(tmp_path / "step-00000001" / "variables.index")
     with pytest.raises(UserError, match="no checkpoint in .* can be read"):
         make(tmp_path)[0].restore()
+
+
+def test_what_is_not_finite_is_not_saved(tmp_path):
+    checkpoints, variables = make(tmp_path, 1.0)
+    checkpoints.save(1)
+    variables[0].assign([3.0, float("nan")])
+    with pytest.raises(UserError, match="^a:0 not finite at step 2.*checkpoint of step 1 is kept"):
+        checkpoints.save(2)
+    assert os.listdir(tmp_path) == ["step-00000001"]
+
+
+def test_notes_come_back_with_their_checkpoint(tmp_path):
+    checkpoints, _ = make(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(step, {"skipped": [7, step]})
+    again, _ = make(tmp_path)
+    assert again.restore() == 2 and again.notes == {"skipped": [7, 2]}
+    os.remove(tmp_path / "step-00000002" / "variables.index")
+    assert again.restore() == 1 and again.notes == {"skipped": [7, 1]}
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="asks Linux what is synced")
+def test_all_is_on_disk_before_the_rename_that_makes_it_count(tmp_path, monkeypatch):
+    done, sync, rename = [], os.fsync, tf.io.gfile.rename
+    monkeypatch.setattr(os, "fsync", lambda handle: (
+        done.append(os.readlink(f"/proc/self/fd/{handle}")), sync(handle)))
+    monkeypatch.setattr(tf.io.gfile, "rename", lambda old, new, **more: (
+        done.append(f"rename {old}"), rename(old, new, **more)))
+    make(tmp_path / "ckpt")[0].save(1)
+    temporary = f"{tmp_path}/ckpt/step-00000001.tmp"
+    place = done.index(f"rename {temporary}")
+    names = ("checkpoint.json", "variables.index", "variables.data-00000-of-00001")
+    assert set(done[:place]) == {temporary, *(f"{temporary}/{name}" for name in names)}
+    assert done[place + 1:] == [f"{tmp_path}/ckpt"]  # the rename itself
+    done.clear()
+    Part(str(tmp_path), "run", "stage1").open(Config())
+    path = f"{tmp_path}/run/stage1/config.json.tmp"
+    assert done == [path, f"rename {path}"]
+
+
+def test_what_killed_processes_leave_is_removed(tmp_path):
+    make(tmp_path)[0].save(4)
+    os.makedirs(tmp_path / "step-00000002.tmp" / "variables_temp")
+    make(tmp_path)[0].save(6)
+    assert sorted(os.listdir(tmp_path)) == ["step-00000004", "step-00000006"]
 
 
 def test_another_network_is_refused(tmp_path):

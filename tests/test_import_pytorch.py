@@ -13,7 +13,8 @@ from conftest import command
 from pytorch_writer import WRITERS, write_legacy, write_zip
 from test_reed import write_split
 
-from stackgan_tf import build, checkpoint, import_pytorch, sample, train
+from stackgan_tf import build, checkpoint, import_pytorch, sample
+from stackgan_tf.below import find_stage1
 from stackgan_tf.conditioning_augmentation import ConditioningAugmentation
 from stackgan_tf.config import UserError, resolve
 from stackgan_tf.run_folder import Part
@@ -187,7 +188,7 @@ def test_an_imported_stage1_draws_and_carries_a_stage2(imported, tmp_path):
                       "generator_width": 4, "discriminator_width": 2, "residual_blocks": 1,
                       "image_size": 128, "precision": "float32"}, part.read_config())
     assert (config.embedding_dim, config.condition_dim, config.relu_condition) == (6, 3, False)
-    source = train.find_stage1(config, Part(str(imported), "one", "stage2"))
+    source = find_stage1(config, Part(str(imported), "one", "stage2"))
     gan, _ = build.gan(config, build.Stage1(source))
     made = gan.generate(gan.draw_latents([0, 0], 2), tf.zeros([2, 6]))["images"]
     assert made.shape == (2, 128, 128, 3)

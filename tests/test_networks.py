@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stackgan_tf import blocks, build, stage1, stage2
+from stackgan_tf import blocks, build, devices, stage1, stage2
 from stackgan_tf.conditioning_augmentation import ConditioningAugmentation
 
 
@@ -177,9 +177,9 @@ def test_both_stages_begin_with_the_given_sigma(tiny, stage1_path, stage):
 def test_auto_precision_follows_the_cpu(tiny, monkeypatch, flags, expected):
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("a GPU decides here, not the CPU")
-    monkeypatch.setattr(build, "_cpu_flags", flags.split)
-    assert build.precision(tiny(precision="auto")) == expected
-    assert build.precision(tiny(precision="float32")) == "float32"
+    monkeypatch.setattr(devices, "_cpu_flags", flags.split)
+    assert devices.precision(tiny(precision="auto")) == expected
+    assert devices.precision(tiny(precision="float32")) == "float32"
 
 
 def test_mixed_bfloat16_keeps_weights_and_results_in_float32(tiny):

@@ -328,3 +328,24 @@ def test_text_encoder_data_of_a_step_does_not_depend_on_the_steps_before(sets):
     assert tokens.shape == (4, 201) and pictures.shape == (4, 64, 64, 3)
     assert len(straight.tokens) == 60  # whole batches of an epoch
     assert not np.array_equal(batches[0][0], batches[1][0])
+
+
+def test_text_encoder_pictures_are_mirrored_where_the_row_says_so():
+    """A picture worked out by hand: a white column at the left, on a ramp downwards."""
+    picture = np.repeat(np.arange(8, dtype=np.uint8)[:, None, None] * 20, 8, 1).repeat(3, 2)
+    picture[:, 0] = 255
+    row = {"image": np.stack([picture] * 3), "flip": np.array([False, True, False]),
+           "captions": np.array([["a"], ["b"], ["c"]], object), "label": np.array([4, 2, 4])}
+    row = {name: tf.constant(value) for name, value in row.items()}
+
+    class Rows(list):
+        prepared = types.SimpleNamespace(captions=3, has_labels=True)
+        batch_size, order = 3, types.SimpleNamespace(seed=0)
+
+        def rows(self, start, stop):
+            return iter([row] * (stop - start))
+
+    _, pictures, labels = train_text_encoder.StreamData(Rows(range(3)), 5, 0.0)(0)
+    np.testing.assert_array_equal(pictures, [picture, np.fliplr(picture), picture])
+    assert pictures[1][0, 7, 0] == 255 and pictures[1][0, 0, 0] == 0  # the column is at the right
+    np.testing.assert_array_equal(labels, [4, 2, 4])

@@ -14,7 +14,13 @@ from conftest import ROOT, command, tiny_flags
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from stackgan_tf import build
+from stackgan_tf import build, checkpoint, devices, train
+from stackgan_tf.below import check_text_encoder
+from stackgan_tf.config import Config, UserError, resolve
+from stackgan_tf.logs import Logs
+from stackgan_tf.progress import Progress
+from stackgan_tf.run_folder import Part
+from stackgan_tf.watchdog import REPORTS, Watchdog
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +98,35 @@ def test_what_lands_on_disk(runs):
         assert images.shape == (3, size, size, 3) and np.abs(images).max() <= 1
 
 
+def test_stage2_refuses_another_text_encoder_of_the_same_size(runs, tmp_path, monkeypatch):
+    checkpoints, flags = runs
+
+    def serve(captions):  # the words' lengths, where the right one counts hashed words
+        words = tf.strings.length(tf.strings.split(captions)).to_tensor(-1)
+        return {"embeddings": tf.reduce_sum(tf.one_hot(words, 8), 1)}
+
+    other = str(tmp_path / "other")
+    checkpoint.export(other, [], {"serve": (serve, [tf.TensorSpec([None], tf.string, "captions")])})
+    below = os.path.join(checkpoints, "straight", "stage1", "saved_model")
+    values = dict(flag[2:].split("=", 1) for flag in flags(2, "swapped"))
+    given = {name: type(getattr(Config, name))(value) for name, value in values.items()}
+    config = resolve({**given, "stage1": below, "text_encoder": other,
+                      "precomputed_embeddings": False})
+    monkeypatch.setattr(train, "settings", lambda: config)
+    monkeypatch.setattr(build, "load_batches", None)  # it comes before the data
+    with pytest.raises(UserError, match=f"text encoder {other} is not the one that Stage-I {below} "
+                                        "was trained with; give that one as --text_encoder"):
+        train.main(None)
+    assert not os.path.exists(os.path.join(checkpoints, "swapped"))
+
+
+def test_a_stage1_that_names_no_text_encoder_is_taken_with_a_warning(
+        stage1_path, encoder, tiny, tmp_path, capsys):
+    config = tiny(2, stage1=stage1_path, text_encoder=encoder, precomputed_embeddings=False)
+    check_text_encoder(config, stage1_path, Part(str(tmp_path), "new", "text_encoder"))
+    assert f"warning: Stage-I {stage1_path} does not say which" in capsys.readouterr().out
+
+
 def test_stage2_holds_its_stage1(runs):
     checkpoints, _ = runs
     lower, upper = (tf.saved_model.load(os.path.join(checkpoints, "straight", part, "saved_model"))
@@ -128,12 +163,76 @@ def test_tensorboard(runs):
     tags = set(logs.Tags()["tensors"])
     assert {"loss/discriminator", "loss/generator", "loss/adversarial", "loss/kl", "logits/real",
             "logits/wrong", "logits/fake", "learning_rate", "images_per_second", "samples",
-            "samples/captions"} <= tags
+            "samples/captions", "samples/variety", "gradient/generator",
+            "gradient/discriminator"} <= tags
     assert [e.step for e in logs.Tensors("loss/kl")] == [2, 3, 4, 6]
     rates = [float(tf.make_ndarray(e.tensor_proto)) for e in logs.Tensors("learning_rate")]
     # 12 pictures, 4 a step: halved every 30 steps (10 epochs), exponentially
     np.testing.assert_allclose(rates, [2e-4 * 0.5 ** (step / 30) for step in (2, 3, 4, 6)],
                                rtol=1e-5)
+
+
+@pytest.mark.parametrize("stored, used, said", [
+    ("mixed_bfloat16", "mixed_bfloat16", True), ("float32", "float32", False),
+    ("auto", "auto", False), (None, "float32", False)])
+def test_a_run_that_moves_to_another_machine_keeps_its_type(
+        tiny, tmp_path, monkeypatch, capsys, stored, used, said):
+    monkeypatch.setattr(devices, "precision", lambda config: "float32")  # here
+    part = Part(str(tmp_path), "run", "stage1")
+    if stored:
+        part.open(tiny(precision=stored))
+        os.makedirs(os.path.join(part.checkpoints, "step-00000001"))
+    assert train.settle_precision(tiny(precision="auto"), part).precision == used
+    assert ("going on in mixed_bfloat16" in capsys.readouterr().out) == said
+    explicit = tiny(precision="mixed_float16")
+    assert train.settle_precision(explicit, part) is explicit
+
+
+def logged(folder, tag):
+    """{step: value} of a scalar in the logs below a folder."""
+    logs = EventAccumulator(os.path.join(folder, "logs"), size_guidance={"tensors": 0}).Reload()
+    return {e.step: float(tf.make_ndarray(e.tensor_proto)) for e in logs.Tensors(tag)}
+
+
+def test_steps_that_float16_leaves_out_do_not_lower_the_learning_rate(make_trainer):
+    trainer = make_trainer(precision="mixed_float16", learning_rate_decay_steps=1,
+                           learning_rate_decay=0.5, train_steps=3, log_steps=1, checkpoint_steps=9)
+    trainer.generator_adam.dynamic_scale.assign(2.0**126)  # gradients overflow: steps 1 and 2 ...
+    adam, scale = trainer.generator_adam, trainer.generator_adam.dynamic_scale
+    trainer.train_step = lambda batch, step, real=trainer.train_step: (
+        scale.assign(1.0) if step == 2 else None, real(batch, step))[1]  # ... and not step 3
+    trainer.run()
+    assert int(adam.inner_optimizer.iterations) == 1
+    rates = logged(trainer.part.path, "learning_rate")
+    assert rates == pytest.approx({1: 2e-4, 2: 2e-4, 3: 1e-4})
+
+
+def test_the_watchdog_speaks_in_the_log_and_in_tensorboard(make_trainer, capsys):
+    trainer = make_trainer()
+    trainer.watchdog = Watchdog()
+    parts = {"accuracy/real": 1.0, "accuracy/fake": 1.0, "loss/discriminator": 0.1,
+             "loss/generator": 9.0}
+    for step in range(1, REPORTS + 3):
+        trainer.report(step, parts, Progress("", 0, 99))
+    assert capsys.readouterr().out.count(f"warning: step {REPORTS}: the discriminator's") == 1
+    logs = EventAccumulator(trainer.part.logs, size_guidance={"tensors": 0}).Reload()
+    assert [event.step for event in logs.Tensors("watchdog")] == [REPORTS]
+
+
+def test_a_log_that_cannot_be_written_costs_nothing(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    logs, done = Logs(str(tmp_path / "file" / "logs")), []
+    for step in range(3):
+        with logs.writing():
+            tf.summary.scalar("a", 1.0, step)
+        done.append(step)
+    assert done == [0, 1, 2]
+    said = capsys.readouterr().out
+    assert said.count("could not be written") == 1 and said.count("\n") == 1
+    os.remove(tmp_path / "file")
+    with logs.writing():
+        tf.summary.scalar("a", 1.0, 3)
+    assert logged(str(tmp_path / "file"), "a") == {3: 1.0}
 
 
 def test_training_again_changes_nothing(runs):
@@ -250,8 +349,10 @@ def test_a_signal_saves_and_the_same_command_goes_on(runs):
 def test_text_encoder_is_trained_first(runs, folder):
     checkpoints, _ = runs
     flags = tiny_flags(1, checkpoint_dir=checkpoints, run="own_text", dataset="folder",
-                       data_dir=folder, train_steps=1)
+                       data_dir=folder, train_steps=1, precision="auto")
     done = command("train", *flags)
+    with open(os.path.join(checkpoints, "own_text", "stage1", "config.json")) as file:
+        assert json.load(file)["precision"] == devices.precision(Config())  # what auto was
     assert "training it first" in done.stdout
     encoder = build.TextEncoder(os.path.join(checkpoints, "own_text", "text_encoder",
                                              "saved_model"))

@@ -1,0 +1,101 @@
+"""What a stage stands on: the frozen Stage-I under Stage-II, and the run's text encoder."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from stackgan_tf import build, checkpoint
+from stackgan_tf.config import TEXT_FIELDS, Config, UserError, to_flags
+from stackgan_tf.run_folder import Part
+
+
+def find_stage1(config: Config, part: Part) -> str | None:
+    """Path of the SavedModel to put under Stage-II; UserError if there is none."""
+    if config.stage == 1:
+        return None
+    own = Part(config.checkpoint_dir, config.run, "stage1")
+    kept = os.path.join(part.path, "stage1")
+    if tf.io.gfile.exists(kept) and part.is_begun():
+        return kept
+    if config.stage1:
+        reads_text = build.Stage1(config.stage1).dim("embeddings")
+        text = Part(config.checkpoint_dir, config.run, "text_encoder")
+        if reads_text and not config.precomputed_embeddings and not config.text_encoder and (
+                not text.is_exported()):
+            raise UserError(f"--stage1={config.stage1} needs the text encoder that it was trained "
+                            "with, and this run has none; add --text_encoder=PATH.")
+        return config.stage1
+    if not own.is_exported():
+        raise UserError(f"--stage=2 needs a Stage-I and {own.saved_model} is not there; first run "
+                        f"python -m stackgan_tf.train --stage=1 --run={config.run}, or give "
+                        "--stage1=PATH.")
+    return own.saved_model
+
+
+def check_text_encoder(config: Config, source: str, text: Part) -> None:
+    """UserError if Stage-I `source` was trained on captions as another text encoder reads them.
+
+    To it, another encoder's vectors are noise, even where they are of the same size.
+    """
+    if not config.embedding_dim:
+        return
+    theirs = checkpoint.encoder_fingerprint(source)
+    if config.precomputed_embeddings:
+        if theirs is not None:
+            print(f"warning: Stage-I {source} was trained with a text encoder; the embeddings of "
+                  f"--dataset={config.dataset} must be of the same one.", flush=True)
+    elif theirs is None:
+        if build.Stage1(source).dim("embeddings"):
+            print(f"warning: Stage-I {source} does not say which text encoder it was trained with; "
+                  "see to it that it is the one of this run.", flush=True)
+    elif not text.is_exported() and not config.text_encoder:
+        raise UserError(f"the text encoder that Stage-I {source} was trained with is not in "
+                        f"{text.path}; put it back there, or give it as --text_encoder=PATH.")
+    else:
+        path = text.saved_model if text.is_exported() else config.text_encoder
+        ours, theirs = np.array(build.TextEncoder(path).fingerprint()), np.array(theirs)
+        if ours.shape != theirs.shape or (
+                np.linalg.norm(ours - theirs) > 0.01 * np.linalg.norm(theirs)):  # or by rounding
+            raise UserError(f"text encoder {path} is not the one that Stage-I {source} was trained "
+                            "with; give that one as --text_encoder=PATH (the text_encoder/"
+                            "saved_model of Stage-I's run), with a new --run if this one has one.")
+
+
+def keep_stage1(source: str, part: Part) -> str:
+    """Copies Stage-I into the Stage-II part: training Stage-I on must not move it under us."""
+    kept = os.path.join(part.path, "stage1")
+    if source != kept:
+        checkpoint.copy_directory(source, kept)
+    return kept
+
+
+def prepare_text_encoder(config: Config, text: Part) -> int:
+    """Sees to it that the run has a text encoder; returns an exit code, 0 if all is well."""
+    if not config.embedding_dim or config.precomputed_embeddings or text.is_exported():
+        return 0
+    if config.text_encoder:
+        text.open(config, TEXT_FIELDS)
+        checkpoint.copy_directory(config.text_encoder, text.saved_model)
+        return 0
+    print("this run has no text encoder yet: training it first", flush=True)
+    # A process of its own gives its memory back; its flags are this run's.
+    # A session of its own keeps a terminal's Ctrl-C from reaching it twice.
+    child = subprocess.Popen([sys.executable, "-m", "stackgan_tf.train_text_encoder",
+                              *to_flags(config)], start_new_session=True)
+    received = []
+
+    def forward(number, _):
+        received.append(number)
+        child.send_signal(number)
+
+    handlers = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
+    code = child.wait()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    if code < 0:  # killed by a signal
+        return 128 - code
+    return code or (128 + received[0] if received else 0)

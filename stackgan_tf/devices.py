@@ -1,0 +1,48 @@
+"""What suits the machine: number format, XLA, and how often Python looks at the training."""
+
+import tensorflow as tf
+
+from stackgan_tf.config import Config, UserError
+
+
+def precision(config: Config) -> str:
+    """The Keras dtype policy: "auto" is mixed_bfloat16 on TPUs, on GPUs from Ampere on and on CPUs
+    with AMX, which multiply bfloat16 several times faster, and float32 anywhere else."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if config.precision == "mixed_float16" and replicas > 1:
+        # each replica would keep a loss scale of its own (Keras 3.15)
+        raise UserError(f"--precision=mixed_float16 trains on one GPU, not on {replicas} replicas; "
+                        "take mixed_bfloat16 or float32.")
+    if config.precision != "auto":
+        return config.precision
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        ampere = (8, 0)
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
+        fast = (capability or ampere) >= ampere
+    else:
+        fast = bool(tf.config.list_logical_devices("TPU")) or "amx_bf16" in _cpu_flags()
+    return "mixed_bfloat16" if fast else "float32"
+
+
+def has_accelerator() -> bool:
+    """Whether TensorFlow sees a GPU or a TPU."""
+    return bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+
+
+def jit_compile(config: Config) -> bool:
+    """Whether XLA compiles the step; on a CPU it is slower than TensorFlow's own kernels."""
+    return has_accelerator() if config.jit_compile == "auto" else config.jit_compile == "on"
+
+
+def steps_per_call(config: Config) -> int:
+    """Steps that run before Python looks again; on a CPU it never is what the step waits for."""
+    return config.steps_per_call or (10 if has_accelerator() else 1)
+
+
+def _cpu_flags():
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next((line for line in file if line.startswith("flags")), "").split()
+    except OSError:  # not Linux
+        return []

@@ -1,0 +1,71 @@
+"""A run's folder: what cannot be written is said at the start, what was begun is gone on with."""
+
+import os
+import shutil
+import tempfile
+
+import pytest
+
+from stackgan_tf import build, evaluate, import_pytorch, train, train_text_encoder
+from stackgan_tf.config import UserError
+from stackgan_tf.run_folder import Part, refuse_unwritable
+
+
+@pytest.fixture
+def public():
+    """A folder that every user can reach, unlike tmp_path."""
+    path = tempfile.mkdtemp()
+    os.chmod(path, 0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "setreuid"), reason="no users here")
+def test_a_read_only_folder_is_refused(public):
+    below = os.path.join(public, "run", "stage1")
+    refuse_unwritable(below)
+    os.chmod(public, 0o555)
+    root = os.getuid() == 0
+    if root:  # who may write anywhere; os.access asks for the real user
+        os.setreuid(65534, 0)
+    try:
+        with pytest.raises(UserError, match=f"{public} is read-only.*--checkpoint_dir"):
+            refuse_unwritable(below)
+    finally:
+        if root:
+            os.setreuid(0, 0)
+    assert os.listdir(public) == []
+
+
+COMMANDS = {
+    "train": lambda path, config, patch: (
+        patch.setattr(train, "settings", lambda: config), train.main(None)),
+    "train_text_encoder": lambda path, config, patch: train_text_encoder.train(config),
+    "import_pytorch": lambda path, config, patch: import_pytorch.import_weights(
+        "none.pth", path, "new"),
+    "evaluate": lambda path, config, patch: evaluate.Judge(path, "/none"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_file_in_the_way_is_said_before_anything_is_read(name, tiny, tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_text("kept")
+    monkeypatch.setattr(build, "load_examples", None)  # the pictures of all these commands
+    config = tiny(checkpoint_dir=str(path), dataset="folder", data_dir="/none")
+    with pytest.raises(UserError, match=f"{path} is no folder; choose another --checkpoint_dir"):
+        COMMANDS[name](str(path), config, monkeypatch)
+    assert path.read_text() == "kept"
+
+
+def test_what_a_killed_process_left_is_put_away(tiny, tmp_path):
+    part = Part(str(tmp_path), "run", "stage1")
+    for name in ("saved_model.old", "saved_model.tmp", "stage1", "stage1.old", "samples"):
+        os.makedirs(os.path.join(part.path, name))
+    for name in ("saved_model.old/kept", "stage1/kept", "samples/step-1.png",
+                 "samples/step-2.png.tmp"):
+        open(os.path.join(part.path, name), "w").close()
+    part.open(tiny())
+    left = {name for _, folders, files in os.walk(part.path) for name in folders + files}
+    assert left == {"saved_model", "stage1", "kept", "samples", "step-1.png", "config.json", "lock"}
+    assert os.listdir(part.saved_model) == ["kept"]  # it was being replaced: there was no other
