@@ -285,10 +285,13 @@ def generator_alone(config: Config, frozen_stage1: Stage1 | None = None) -> Stac
     return StackGAN(generator, None, dims, stage1=frozen_stage1)
 
 
-def for_inference(config: Config, generator: keras.Model, frozen_stage1: Stage1 | None = None
-                  ) -> keras.Model:
-    """A copy of a stage's generator for its export, with the batch norms in the convolutions."""
-    copy = generator_alone(config, frozen_stage1).generator
+def for_inference(config: Config, generator: keras.Model, frozen_stage1: Stage1 | None = None,
+                  copy: keras.Model | None = None) -> keras.Model:
+    """A copy of a stage's generator for its export, with the batch norms in the convolutions.
+
+    `copy` is one that an earlier call gave, to be filled anew instead of building another.
+    """
+    copy = copy or generator_alone(config, frozen_stage1).generator
     for variable, value in zip(copy.variables, generator.variables, strict=True):
         variable.assign(value)
     blocks.fold_batch_norms(copy)

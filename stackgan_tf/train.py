@@ -175,6 +175,7 @@ class Trainer:
             self.gan.discriminator)
         # What is sampled and exported: the moving average, kept apart from the live weights.
         self.sampler = self.ema_generator if config.ema_decay else self.gan.generator
+        self.stage_export = checkpoint.StageExport(config, self.gan)
         self.train_step = make_train_step(
             self.gan, generator_adam, discriminator_adam,
             self.ema_generator if config.ema_decay else None, config.ema_decay, config.seed,
@@ -339,9 +340,7 @@ class Trainer:
                             ) from error
 
     def export(self, step):
-        generator = build.for_inference(self.config, self.sampler, self.stage1)
-        checkpoint.export_stage(self.part.saved_model, self.gan, generator,
-                                self.config.embedding_dim, step)
+        self.stage_export.write(self.part.saved_model, self.sampler, step)
 
 
 if __name__ == "__main__":
