@@ -94,7 +94,7 @@ def choose_pairs(captions: list[int], count: int, seed: int) -> tuple[np.ndarray
 
 def read_pictures(generator: Generator, judge: "Judge", captions, seed: int) -> np.ndarray:
     """Generates a picture of each caption and reads its attributes: int (N, 5)."""
-    seeds = [(seed, i) for i in range(len(captions))]
+    seeds = [(seed << 32) + i for i in range(len(captions))]
     bar = Progress(f"stage {generator.stage} pictures", 0, len(captions), every=200)
     predicted, done = [], 0
     for made in generator.batches(captions, seeds):

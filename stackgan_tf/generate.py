@@ -12,6 +12,7 @@ from stackgan_tf.run_folder import Part, find_run
 
 # A convolution's last bits depend on the batch's size, so that is always the same.
 BATCH_SIZE = 8
+REMEMBERED = 10_000  # embeddings of captions that may come again: 40 MB at 1,024 numbers
 
 
 class Generator:
@@ -46,6 +47,8 @@ class Generator:
         # the order decides which random numbers go where
         self._dims = {name: int(self._saved.inputs[name].shape[1])
                       for name in ("noise", "epsilon") if name in self._saved.inputs}
+        self._draw = tf.function(lambda seeds: latents.draw_each(self._dims, seeds),
+                                 input_signature=[tf.TensorSpec([None], tf.int64)])
         self.text = "embeddings" in self._saved.inputs
         stored = self.part.read_config() or {}
         self.embeds = self.text and not stored.get("precomputed_embeddings")
@@ -70,44 +73,65 @@ class Generator:
         """The stages whose pictures this can make: (1,), or (1, 2) with Stage-II loaded."""
         return tuple(sorted(self._functions))
 
-    def generate(self, captions: Sequence[str] | None, seeds: Sequence[tuple[int, int]],
-                 stage: int | None = None) -> np.ndarray:
+    def generate(self, captions: Sequence[str] | None, seeds: Sequence[int],
+                 stage: int | None = None, truncation: float = 1.0) -> np.ndarray:
         """Pictures uint8 (N, H, W, 3); each is a function of its caption and seed alone.
 
         Args:
             captions: N strings, or their embeddings, float32 (N, dim); None for a run without
                 text. Strings need `embeds`.
-            seeds: N pairs of int32, for instance (the user's seed, picture number).
+            seeds: N numbers of int64. Picture i of --seed=s has the number s + i.
             stage: 1 with Stage-II loaded gives the sketches under its pictures.
+            truncation: what the noise is multiplied by; below 1 pictures vary less.
         """
-        return np.concatenate(list(self.batches(captions, seeds, stage)))
+        return np.concatenate(list(self.batches(captions, seeds, stage, truncation)))
 
-    def batches(self, captions, seeds, stage=None) -> Iterator[np.ndarray]:
+    def batches(self, captions, seeds, stage=None, truncation=1.0) -> Iterator[np.ndarray]:
         """`generate`, up to BATCH_SIZE pictures at a time."""
-        function = self._functions[stage or self.stage]
-        names = function.structured_input_signature[1]
         for first in range(0, len(seeds), BATCH_SIZE):
             rows = slice(first, first + BATCH_SIZE)
-            inputs = self._draw(seeds[rows])
-            if self.text:
-                inputs["embeddings"] = np.concatenate([self._embed(c) for c in captions[rows]])
-            real = len(inputs["noise"])
-            padding = np.arange(BATCH_SIZE) % real  # a short batch repeats its rows
-            padded = {name: tf.constant(inputs[name][padding]) for name in names}
+            embeddings = self.embed(captions[rows]) if self.text else None
+            yield self.decode(self.latents(seeds[rows], truncation), embeddings, stage)
+
+    def latents(self, seeds: Sequence[int], truncation: float = 1.0) -> dict[str, np.ndarray]:
+        """{noise (N, noise_dim) and, where it is read, epsilon (N, condition_dim)} of N seeds."""
+        drawn = {name: rows.numpy() for name, rows in
+                 self._draw(tf.constant(seeds, tf.int64)).items()}
+        return {**drawn, "noise": drawn["noise"] * np.float32(truncation)}
+
+    def embed(self, captions: Sequence[str] | np.ndarray) -> np.ndarray:
+        """float32 (N, dim). One at a time: an encoder may pad to the longest of its batch."""
+        return np.stack([self._embed(caption) for caption in captions])
+
+    def decode(self, inputs: dict[str, np.ndarray], embeddings: np.ndarray | None,
+               stage: int | None = None) -> np.ndarray:
+        """Pictures uint8 (N, H, W, 3) of N latents and N embeddings, which may be mixed ones.
+
+        Args:
+            inputs: as `latents` gives them.
+            embeddings: float32 (N, dim); None for a run without text.
+        """
+        function = self._functions[stage or self.stage]
+        names = function.structured_input_signature[1]
+        if embeddings is not None:
+            inputs = {**inputs, "embeddings": embeddings}
+        made = []
+        for first in range(0, len(inputs["noise"]), BATCH_SIZE):
+            rows = np.arange(first, min(first + BATCH_SIZE, len(inputs["noise"])))
+            padded = np.resize(rows, BATCH_SIZE)  # a short batch repeats its rows
+            batch = {name: tf.constant(inputs[name][padded]) for name in names}
             try:
-                yield images.to_uint8(function(**padded)["images"][:real])
+                made.append(images.to_uint8(function(**batch)["images"][:len(rows)]))
             except ValueError as error:  # not a number
                 raise UserError(f"{self._saved.path} makes no finite picture ({error}); take an "
                                 "earlier checkpoint.") from error
-
-    def _draw(self, seeds):
-        rows = [latents.draw(self._dims, tf.constant(seed, tf.int32), 1) for seed in seeds]
-        return {name: np.concatenate([row[name] for row in rows]) for name in self._dims}
+        return np.concatenate(made)
 
     def _embed(self, caption):
-        """float32 (1, dim). One at a time: an encoder may pad to the longest of its batch."""
         if not isinstance(caption, str):
-            return np.asarray(caption, np.float32)[None]
+            return np.asarray(caption, np.float32)
         if caption not in self._embedded:
-            self._embedded[caption] = self._encoder([caption]).numpy()
+            if len(self._embedded) >= REMEMBERED:
+                self._embedded.clear()
+            self._embedded[caption] = self._encoder([caption]).numpy()[0]
         return self._embedded[caption]

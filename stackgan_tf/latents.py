@@ -33,3 +33,16 @@ def draw(dims: dict[str, int], seed, batch_size):
     """
     seeds = tf.random.experimental.stateless_split(seed, len(dims), alg="philox")
     return {name: normal(seeds[i], [batch_size, dim]) for i, (name, dim) in enumerate(dims.items())}
+
+
+def draw_each(dims: dict[str, int], seeds):
+    """{name: float32 (N, dim)}, row i a function of seeds[i] alone: one number, one picture.
+
+    Args:
+        dims: as in `draw`.
+        seeds: int64 (N,), any; the upper and the lower 32 bits are the two numbers of `draw`.
+    """
+    pairs = tf.reverse(tf.bitcast(tf.cast(seeds, tf.int64), tf.int32), [-1])  # low half is first
+    rows = {name: tf.TensorSpec([1, dim], tf.float32) for name, dim in dims.items()}
+    drawn = tf.map_fn(lambda pair: draw(dims, pair, 1), pairs, fn_output_signature=rows)
+    return {name: drawn[name][:, 0] for name in dims}

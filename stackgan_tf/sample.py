@@ -57,7 +57,7 @@ def sample(checkpoint_dir: str, run: str, captions: Sequence[str] = (), count: i
              for i in range(len(captions) or 1)]
     folder = prepare_folder(os.path.join(checkpoint_dir, run, "samples"), output,
                             ["grid.png", *(n for one in names for row in one for n in row)])
-    seeds = [(seed, j) for j in range(count)]
+    seeds = [seed + j for j in range(count)]
     rows, labels, paths = [], [], [os.path.join(folder, "grid.png")]
     said = captions or [""]
     for caption, what, caption_names in zip(said, said if vectors is None else vectors, names):
