@@ -243,6 +243,13 @@ def fold_batch_norms(generator):
     assert all(norm.folded for norm in norms)
 
 
+def take_as_folded(generator):
+    """Tells a generator that its weights are those of one whose batch norms were folded."""
+    for layer in generator._flatten_layers():
+        if isinstance(layer, BatchNorm):
+            layer.folded = True
+
+
 def replicate(vector, side):
     """Repeats a vector over a map: (B, C) -> (B, side, side, C)."""
     return tf.broadcast_to(vector[:, None, None, :], [tf.shape(vector)[0], side, side,

@@ -153,6 +153,19 @@ def replace_directory(temporary: str, final: str) -> None:
     _remove(old)
 
 
+def publish(temporary: str, final: str) -> None:
+    """Gives the finished folder `temporary` the name `final`; UserError if that is taken."""
+    _sync(temporary)
+    try:
+        if tf.io.gfile.exists(final):
+            raise OSError("it is there already")
+        tf.io.gfile.rename(temporary, final)
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(f"{final} could not be made: {_reason(error)}; nothing was written over."
+                        ) from error
+    _sync_parent(final)
+
+
 def copy_directory(source: str, target: str) -> None:
     """Copies a folder, complete or not at all."""
     temporary = target + ".tmp"
