@@ -229,7 +229,8 @@ class Residual(keras.layers.Layer):
         self.second = ConvNorm(filters, 3, activation=tf.identity, name="second")
 
     def call(self, x, training=False):
-        return tf.nn.relu(x + self.second(self.first(x, training=training), training=training))
+        y = self.second(self.first(x, training=training), training=training)
+        return tf.nn.relu(x + tf.ensure_shape(y, y.shape))
 
 
 def fold_batch_norms(generator):
