@@ -154,7 +154,7 @@ class UpsampleConv(keras.layers.Layer):
         # 3x3 kernel summed over its four one-pixel shifts, i.e. 4x4, at every second place.
         shifted = [tf.pad(kernel, [[a, 1 - a], [b, 1 - b], [0, 0], [0, 0]])
                    for a in (0, 1) for b in (0, 1)]
-        wide = tf.reverse(tf.add_n(shifted), axis=[0, 1])  # transposed convolution flips
+        wide = tf.add_n(shifted)[::-1, ::-1]  # transposed convolution flips
         _, height, width, _ = x.shape
         shape = [tf.shape(x)[0], 2 * height, 2 * width, self.filters]
         return tf.nn.conv2d_transpose(x, tf.transpose(wide, [0, 1, 3, 2]), shape, strides=2,
