@@ -29,7 +29,8 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "test": ["hypothesis", "pytest", "ruff"],
+        # the last two read what export writes: TF Serving's protos, and a runtime of others
+        "test": ["hypothesis", "pytest", "ruff", "tensorflow-serving-api", "openvino"],
         "beam": ["apache-beam"],  # prepare on a cluster
         "benchmark": ["torch"],  # benchmarks.throughput --torch
     },

@@ -78,14 +78,8 @@ def _networks(config, folder):
     path = os.path.join(folder, "stage1")
     below = dataclasses.replace(config, stage=1, image_size=64, unconditional_head=False)
     game, _ = build.gan(below)
-    export(path, below, game)
+    checkpoint.StageExport(below, game).write(path, game.generator)
     return build.gan(config, build.Stage1(path))
-
-
-def export(path, config, game):
-    """As train does it."""
-    checkpoint.export_stage(path, game, build.for_inference(config, game.generator, game.stage1),
-                            config.embedding_dim)
 
 
 def make_training(config, folder, learning_rate):
@@ -116,7 +110,7 @@ def make_inference(config, folder, _):
     """batch_size -> (a function that draws pictures as `generate` does, its graph)."""
     game, _ = _networks(config, folder)
     path = os.path.join(folder, "saved_model")
-    export(path, config, game)
+    checkpoint.StageExport(config, game).write(path, game.generator)
     saved = build.SavedPart(path, "the exported stage")
 
     def make(batch_size):

@@ -196,7 +196,7 @@ class UpsampleConv(keras.layers.Layer):
         # 3x3 kernel summed over its four one-pixel shifts, i.e. 4x4, at every second place.
         shifted = [tf.pad(kernel, [[a, 1 - a], [b, 1 - b], [0, 0], [0, 0]])
                    for a in (0, 1) for b in (0, 1)]
-        wide = tf.reverse(tf.add_n(shifted), axis=[0, 1])  # transposed convolution flips
+        wide = tf.add_n(shifted)[::-1, ::-1]  # transposed convolution flips
         _, height, width, _ = x.shape
         shape = [tf.shape(x)[0], 2 * height, 2 * width, self.filters]
         return tf.nn.conv2d_transpose(x, tf.transpose(wide, [0, 1, 3, 2]), shape, strides=2,
@@ -271,7 +271,8 @@ class Residual(keras.layers.Layer):
         self.second = ConvNorm(filters, 3, activation=tf.identity, name="second")
 
     def call(self, x, training=False):
-        return tf.nn.relu(x + self.second(self.first(x, training=training), training=training))
+        y = self.second(self.first(x, training=training), training=training)
+        return tf.nn.relu(x + tf.ensure_shape(y, y.shape))
 
 
 def fold_batch_norms(generator):
@@ -283,6 +284,13 @@ def fold_batch_norms(generator):
         generator.fc_norm.fold_into(generator.fc.kernel)
     norms = [layer for layer in generator._flatten_layers() if isinstance(layer, BatchNorm)]
     assert all(norm.folded for norm in norms)
+
+
+def take_as_folded(generator):
+    """Tells a generator that its weights are those of one whose batch norms were folded."""
+    for layer in generator._flatten_layers():
+        if isinstance(layer, BatchNorm):
+            layer.folded = True
 
 
 def replicate(vector, side):

@@ -222,7 +222,7 @@ class TextEncoder(SavedPart):
         self.dim = int(spec.shape[1])
 
     def __call__(self, captions) -> tf.Tensor:
-        vectors = self.function(**{self.input_name: tf.constant(captions, tf.string)})
+        vectors = self.function(**{self.input_name: tf.convert_to_tensor(captions, tf.string)})
         return tf.cast(vectors[self.output_name], tf.float32)
 
     def fingerprint(self) -> list[float]:
@@ -290,14 +290,34 @@ def generator_alone(config: Config, frozen_stage1: Stage1 | None = None) -> Stac
     return StackGAN(generator, None, dims, stage1=frozen_stage1)
 
 
-def for_inference(config: Config, generator: keras.Model, frozen_stage1: Stage1 | None = None
-                  ) -> keras.Model:
-    """A copy of a stage's generator for its export, with the batch norms in the convolutions."""
-    copy = generator_alone(config, frozen_stage1).generator
+def for_inference(config: Config, generator: keras.Model, frozen_stage1: Stage1 | None = None,
+                  copy: keras.Model | None = None) -> keras.Model:
+    """A copy of a stage's generator for its export, with the batch norms in the convolutions.
+
+    `copy` is one that an earlier call gave, to be filled anew instead of building another.
+    """
+    copy = copy or generator_alone(config, frozen_stage1).generator
     for variable, value in zip(copy.variables, generator.variables, strict=True):
         variable.assign(value)
     blocks.fold_batch_norms(copy)
     return copy
+
+
+def from_saved(config: Config, saved: SavedPart, frozen_stage1: Stage1 | None = None
+               ) -> keras.Model:
+    """The generator of a stage's SavedModel as a network again, in `config.precision`.
+
+    It can only infer: the batch norms of a SavedModel are folded.
+    """
+    generator = generator_alone(config, frozen_stage1).generator
+    stored = getattr(saved.loaded, "variables", ())
+    if [v.shape for v in stored] != [v.shape for v in generator.variables]:
+        raise UserError(f"{saved.path} does not hold the network that its config.json describes; "
+                        "put back the config.json that it was trained with.")
+    for variable, value in zip(generator.variables, stored, strict=True):
+        variable.assign(value)
+    blocks.take_as_folded(generator)
+    return generator
 
 
 def _generator(config, frozen_stage1):

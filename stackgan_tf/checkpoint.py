@@ -16,7 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf.config import UserError
+from stackgan_tf import build
+from stackgan_tf.config import Config, UserError
 
 log = logging.getLogger(__name__)
 
@@ -207,6 +208,19 @@ def replace_directory(temporary: str, final: str) -> None:
     _remove(old)
 
 
+def publish(temporary: str, final: str) -> None:
+    """Gives the finished folder `temporary` the name `final`; UserError if that is taken."""
+    _sync(temporary)
+    try:
+        if tf.io.gfile.exists(final):
+            raise OSError("it is there already")
+        tf.io.gfile.rename(temporary, final)
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(f"{final} could not be made: {_reason(error)}; nothing was written over."
+                        ) from error
+    _sync_parent(final)
+
+
 def copy_directory(source: str, target: str) -> None:
     """Copies a folder, complete or not at all."""
     temporary = target + ".tmp"
@@ -285,26 +299,35 @@ def export(path: str, parts: list, endpoints: dict, step: int | None = None,
                         "the one before it, if any, is untouched.") from error
 
 
-def export_stage(path: str, gan, generator, embedding_dim: int, step: int | None = None,
-                 fingerprint: list[float] | None = None) -> None:
-    """A stage as a SavedModel: latents and embeddings -> images, no strings inside.
+class StageExport:
+    """Writes a stage's SavedModel: latents and embeddings -> images, no strings inside.
+
+    The copy of the generator that goes in, its batch norms folded, is built once for all writes.
 
     Args:
-        gan: a StackGAN; its frozen Stage-I, if any, goes into the export.
-        generator: the one to export, the moving average for instance.
-        embedding_dim: 0 without text.
-        step, fingerprint: as in `export`.
+        config: of the stage.
+        gan: its StackGAN; its frozen Stage-I, if any, goes into the export.
     """
-    dims = {**gan.latent_dims, **({"embeddings": embedding_dim} if embedding_dim else {})}
-    signature = {name: tf.TensorSpec([None, dim], tf.float32, name) for name, dim in dims.items()}
 
-    def generate(inputs):
-        inputs = dict(inputs)
-        embeddings = inputs.pop("embeddings", None)
-        return {"images": gan.generate(inputs, embeddings, generator=generator)["images"]}
+    def __init__(self, config: Config, gan):
+        self.config, self.gan, self._copy = config, gan, None
 
-    endpoints, parts = {"serve": (generate, [signature])}, [generator]
-    if gan.stage1 is not None:
-        parts.append(gan.stage1.loaded)
-        endpoints["stage1"] = (lambda inputs: {"images": gan.stage1(inputs)}, [signature])
-    export(path, parts, endpoints, step, fingerprint)
+    def write(self, path: str, generator, step: int | None = None,
+              fingerprint: list[float] | None = None) -> None:
+        """Exports `generator`, the moving average for instance, as `export` does."""
+        gan, text = self.gan, self.config.embedding_dim
+        self._copy = build.for_inference(self.config, generator, gan.stage1, self._copy)
+        dims = {**gan.latent_dims, **({"embeddings": text} if text else {})}
+        signature = {name: tf.TensorSpec([None, dim], tf.float32, name)
+                     for name, dim in dims.items()}
+
+        def generate(inputs):
+            inputs = dict(inputs)
+            embeddings = inputs.pop("embeddings", None)
+            return {"images": gan.generate(inputs, embeddings, generator=self._copy)["images"]}
+
+        endpoints, parts = {"serve": (generate, [signature])}, [self._copy]
+        if gan.stage1 is not None:
+            parts.append(gan.stage1.loaded)
+            endpoints["stage1"] = (lambda inputs: {"images": gan.stage1(inputs)}, [signature])
+        export(path, parts, endpoints, step, fingerprint)

@@ -28,6 +28,10 @@ class Generator:
         part: its folder.
         text: whether it reads captions.
         embeds: whether it can embed them; a run on its data's own embeddings has no text encoder.
+        saved: the stage's SavedPart.
+        functions: {stage: its signature, latents and embeddings -> {"images"}}.
+        latent_dims: {name: size} of the latents, in the order in which they are drawn.
+        encoder: the TextEncoder, None without.
     """
 
     def __init__(self, checkpoint_dir: str, run: str, stage: int | None = None):
@@ -41,39 +45,39 @@ class Generator:
                             f"({parts[wanted].saved_model} is missing); train it with: "
                             f"python -m stackgan_tf.train --stage={wanted} --run={run}")
         self.stage, self.part = wanted, parts[wanted]
-        self._saved = SavedPart(self.part.saved_model, f"stage {wanted}")
-        self._functions = {self.stage: self._saved.function}
-        if self.stage == 2 and "stage1" in self._saved.loaded.signatures:
-            self._functions[1] = self._saved.loaded.signatures["stage1"]
+        self.saved = SavedPart(self.part.saved_model, f"stage {wanted}")
+        self.functions = {self.stage: self.saved.function}
+        if self.stage == 2 and "stage1" in self.saved.loaded.signatures:
+            self.functions[1] = self.saved.loaded.signatures["stage1"]
         # the order decides which random numbers go where
-        self._dims = {name: int(self._saved.inputs[name].shape[1])
-                      for name in ("noise", "epsilon") if name in self._saved.inputs}
-        self._draw = tf.function(lambda seeds: latents.draw_each(self._dims, seeds),
+        self.latent_dims = {name: int(self.saved.inputs[name].shape[1])
+                      for name in ("noise", "epsilon") if name in self.saved.inputs}
+        self._draw = tf.function(lambda seeds: latents.draw_each(self.latent_dims, seeds),
                                  input_signature=[tf.TensorSpec([None], tf.int64)])
-        self.text = "embeddings" in self._saved.inputs
+        self.text = "embeddings" in self.saved.inputs
         stored = self.part.read_config() or {}
         self.embeds = self.text and not stored.get("precomputed_embeddings")
         self._text_part = Part(checkpoint_dir, run, "text_encoder")
-        self._encoder = self._load_encoder() if self.embeds else None
+        self.encoder = self._load_encoder() if self.embeds else None
         self._embedded = {}
 
     def _load_encoder(self):
         encoder = TextEncoder(self._text_part.saved_model)
         if encoder.dim != self.embedding_dim:
             raise UserError(f"text encoder {encoder.path} gives {encoder.dim} numbers a caption, "
-                            f"{self._saved.path} reads {self.embedding_dim}; put back the one it "
+                            f"{self.saved.path} reads {self.embedding_dim}; put back the one it "
                             "was trained with.")
         return encoder
 
     @property
     def embedding_dim(self) -> int:
         """Size of the embeddings that it reads; 0 without text."""
-        return int(self._saved.inputs["embeddings"].shape[1]) if self.text else 0
+        return int(self.saved.inputs["embeddings"].shape[1]) if self.text else 0
 
     @property
     def stages(self) -> tuple[int, ...]:
         """The stages whose pictures this can make: (1,), or (1, 2) with Stage-II loaded."""
-        return tuple(sorted(self._functions))
+        return tuple(sorted(self.functions))
 
     def fingerprint(self) -> str:
         """Tells these weights, the text encoder's included, from any others."""
@@ -131,7 +135,7 @@ class Generator:
 
     def _call(self, inputs, embeddings, stage) -> np.ndarray:
         """float32 (N, H, W, 3) of N rows, N <= BATCH_SIZE."""
-        function = self._functions[stage or self.stage]
+        function = self.functions[stage or self.stage]
         if embeddings is not None:
             inputs = {**inputs, "embeddings": embeddings}
         count = len(inputs["noise"])
@@ -143,7 +147,7 @@ class Generator:
         try:
             return images.to_uint8(made)
         except ValueError as error:  # not a number
-            raise UserError(f"{self._saved.path} makes no finite picture ({error}); take an "
+            raise UserError(f"{self.saved.path} makes no finite picture ({error}); take an "
                             "earlier checkpoint.") from error
 
     def _embed(self, caption):
@@ -153,5 +157,5 @@ class Generator:
         if found is None:
             if len(self._embedded) >= REMEMBERED:
                 self._embedded.clear()
-            found = self._embedded[caption] = self._encoder([caption]).numpy()[0]
+            found = self._embedded[caption] = self.encoder([caption]).numpy()[0]
         return found

@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from stackgan_tf import blocks, build, checkpoint, pytorch_file
+from stackgan_tf import build, checkpoint, pytorch_file
 from stackgan_tf.config import Config, UserError, define_flags, given_flags, resolve, run_cli
 from stackgan_tf.run_folder import Part, refuse_unwritable
 
@@ -231,9 +231,8 @@ def write(config: Config, tensors: dict, part: Part, frozen_stage1=None) -> None
     gan = build.generator_alone(config, frozen_stage1)
     for variable, value in placed(gan.generator, config, tensors):
         variable.assign(value)
-    blocks.fold_batch_norms(gan.generator)
     part.open(config)
-    checkpoint.export_stage(part.saved_model, gan, gan.generator, config.embedding_dim)
+    checkpoint.StageExport(config, gan).write(part.saved_model, gan.generator)
 
 
 def placed(generator, config, tensors):

@@ -137,6 +137,7 @@ class Trainer:
         # What is sampled and exported: the moving average, kept apart from the live weights.
         self.sampler = self.ema_generator if config.ema_decay else self.gan.generator
         self.first_bad = tf.Variable([0, 0], dtype=tf.int64, trainable=False)
+        self.stage_export = checkpoint.StageExport(config, self.gan)
         self.train_step = make_train_step(
             self.gan, self.generator_adam, discriminator_adam,
             self.ema_generator if config.ema_decay else None, config.ema_decay, config.seed,
@@ -351,9 +352,7 @@ class Trainer:
                             ) from error
 
     def export(self, step):
-        generator = build.for_inference(self.config, self.sampler, self.stage1)
-        checkpoint.export_stage(self.part.saved_model, self.gan, generator,
-                                self.config.embedding_dim, step, self.fingerprint)
+        self.stage_export.write(self.part.saved_model, self.sampler, step, self.fingerprint)
 
 
 if __name__ == "__main__":

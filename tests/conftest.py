@@ -108,7 +108,7 @@ def stage1_path(tmp_path_factory):
     config = resolve({**TINY, "image_size": 16})
     gan, _ = build.gan(config)
     path = str(tmp_path_factory.mktemp("stage1") / "saved_model")
-    checkpoint.export_stage(path, gan, build.for_inference(config, gan.generator), 8)
+    checkpoint.StageExport(config, gan).write(path, gan.generator)
     return path
 
 

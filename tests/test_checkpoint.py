@@ -213,3 +213,17 @@ def test_export_replaces_whole(tmp_path):
     assert os.listdir(tmp_path) == ["model"]
     assert checkpoint.exported_step(path) == 3
     assert checkpoint.exported_step(str(tmp_path / "none")) is None
+
+
+def test_the_second_export_of_a_training_has_its_own_weights(tiny, tmp_path):
+    config = tiny()
+    gan, _ = build.gan(config)
+    written = checkpoint.StageExport(config, gan)
+    inputs = {**gan.draw_latents([0, 1], 2), "embeddings": tf.ones([2, config.embedding_dim])}
+    for turn in range(2):
+        for variable in gan.generator.variables:
+            variable.assign(variable * 1.5 + 0.1)
+        path = str(tmp_path / str(turn))
+        written.write(path, gan.generator)
+        np.testing.assert_allclose(build.Stage1(path)(inputs), gan.generator(inputs)["images"],
+                                   atol=1e-5)

@@ -132,8 +132,7 @@ def twins(tmp_path_factory):
         made[stage] = config, game, twin.Game(generator, discriminator, stage1)
         if stage == 1:
             path = str(tmp_path_factory.mktemp("twins") / "stage1")
-            checkpoint.export_stage(path, game, build.for_inference(config, game.generator),
-                                    config.embedding_dim)
+            checkpoint.StageExport(config, game).write(path, game.generator)
             below = build.Stage1(path)
     return made
 

@@ -1,0 +1,405 @@
+"""The served model, read by C++, OpenVINO, gRPC and REST, against the pictures of `sample`."""
+
+import base64
+import concurrent.futures
+import dataclasses
+import glob
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import grpc
+import numpy as np
+import pytest
+import serving
+import tensorflow as tf
+from conftest import ROOT, TINY, command
+from PIL import Image
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from stackgan_tf import build, checkpoint, export, latents, sample
+from stackgan_tf.config import UserError, resolve
+from stackgan_tf.generate import Generator
+from stackgan_tf.run_folder import Part
+from stackgan_tf.text_encoders import char_cnn_rnn
+
+CAPTIONS = ["a red flower", "a blue flower", "a flower with six rounded petals"]
+SEED = 2**31 - 2  # the seeds of its pictures pass 2**31 - 1
+HOSTILE = [b"\xff\xfe\x80", b"\xc3", b"", b"a\0b", "赤い花".encode(), b"x" * 5000]
+
+
+def randomized(model, scale):
+    """Weights with which captions and noise show in the picture."""
+    rng = np.random.default_rng(5)
+    for v in model.variables:
+        v.assign(rng.uniform(0.5, 1.5, v.shape) if "norm" in v.path
+                 else scale * rng.normal(size=v.shape))
+
+
+def write_stage(root, run, stage, **changes):
+    """An untrained stage as `train` leaves it."""
+    part = Part(root, run, f"stage{stage}")
+    config = resolve({**TINY, "stage": stage, "image_size": 16 * stage,
+                      "precomputed_embeddings": False, **changes})
+    below = build.Stage1(Part(root, run, "stage1").saved_model) if stage == 2 else None
+    gan = build.generator_alone(config, below)
+    randomized(gan.generator, {1: 0.3, 2: 0.2}[stage])
+    os.makedirs(part.path)
+    with open(os.path.join(part.path, "config.json"), "w") as file:
+        json.dump(dataclasses.asdict(config), file)
+    checkpoint.StageExport(config, gan).write(part.saved_model, gan.generator, step=6)
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory):
+    """A checkpoint_dir with the runs `tiny`, `sketch` (Stage-I only), `silent` (no text) and
+    `vectors` (on embeddings of its data)."""
+    root = str(tmp_path_factory.mktemp("runs"))
+    encoder = char_cnn_rnn.CharCnnRnn(8, 8)
+    encoder(np.zeros((1, 201), np.int32))
+    randomized(encoder, 0.3)
+    path = os.path.join(root, "tiny/text_encoder/saved_model")
+    checkpoint.export(path, [encoder], {"serve": (
+        char_cnn_rnn.serving_function(encoder, np.zeros(8), np.eye(8)),
+        [tf.TensorSpec([None], tf.string, "captions")])})
+    shutil.copytree(path, os.path.join(root, "sketch/text_encoder/saved_model"))
+    for stage in (1, 2):
+        write_stage(root, "tiny", stage, condition_blocks=True)
+    write_stage(root, "sketch", 1)
+    write_stage(root, "silent", 1, embedding_dim=0)
+    write_stage(root, "vectors", 1, precomputed_embeddings=True)
+    return root
+
+
+@pytest.fixture(scope="session")
+def served(root, tmp_path_factory):
+    """(folder of versions, what the command printed)"""
+    base = str(tmp_path_factory.mktemp("serving") / "flowers")
+    done = command("export", f"--checkpoint_dir={root}", "--run=tiny", f"--output={base}")
+    return base, done.stdout
+
+
+@pytest.fixture(scope="session")
+def model(served):
+    return serving.Model(served[0])
+
+
+@pytest.fixture(scope="session")
+def drawn(root, tmp_path_factory):
+    """{stage: pictures uint8 (9, H, W, 3)} in the files of `sample`: 3 of each caption."""
+    folder = str(tmp_path_factory.mktemp("drawn"))
+    sample.sample(root, "tiny", CAPTIONS, 3, SEED, folder)
+    found = {stage: np.stack([np.asarray(Image.open(f"{folder}/{i}_{j}_stage{stage}.png"))
+                              for i in range(3) for j in range(3)]) for stage in (1, 2)}
+    assert len(np.unique(found[2], axis=0)) == 9 and found[2].std() > 20
+    return found
+
+
+ROWS = {"captions": np.array([c.encode() for c in CAPTIONS for _ in range(3)], object),
+        "seeds": np.array([SEED + j for _ in CAPTIONS for j in range(3)], np.int64)}
+
+
+def pixels(pngs):
+    return np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in pngs])
+
+
+def first(count):
+    return {name: value[:count] for name, value in ROWS.items()}
+
+
+# In C++
+
+
+def test_the_v1_loader_draws_what_sample_draws(model, drawn):
+    made = model.predict("serving_default", ROWS)
+    both = model.predict("stage1_and_stage2", ROWS)
+    assert made.keys() == {"image_bytes"} and both.keys() == {"stage1_bytes", "stage2_bytes"}
+    np.testing.assert_array_equal(pixels(made["image_bytes"]), drawn[2])
+    np.testing.assert_array_equal(pixels(both["stage1_bytes"]), drawn[1])
+    assert (both["stage2_bytes"] == made["image_bytes"]).all()
+
+
+def test_a_row_is_the_same_alone_and_in_any_batch(model):
+    all_rows = {name: np.resize(value, 19) for name, value in ROWS.items()}
+    expected = model.predict("", all_rows)["image_bytes"]
+    for rows in (1, 2, 7, 8, 9, 17):
+        some = {name: value[19 - rows:] for name, value in all_rows.items()}
+        assert (model.predict("", some)["image_bytes"] == expected[19 - rows:]).all(), rows
+
+
+def test_no_rows_and_rows_that_do_not_match(model):
+    for name in ("serving_default", "stage1_and_stage2", "mean"):
+        made = model.predict(name, {"captions": np.array([], object), "seeds": []})
+        assert all(value.shape == (0,) for value in made.values()) and made
+    assert model.predict("embed", {"captions": np.array([], object)})["embeddings"].shape == (0, 8)
+    for counts in ((2, 3), (3, 2), (1, 2), (0, 1)):
+        rows = {name: ROWS[name][:count] for name, count in zip(ROWS, counts)}
+        with pytest.raises(tf.errors.InvalidArgumentError, match="give as many seeds as captions"):
+            model.predict("", rows)
+
+
+def test_any_bytes_and_any_seed_are_drawn(model):
+    seeds = np.array([0, -1, 2**63 - 1, -2**63, 2**31, 2**32], np.int64)
+    made = pixels(model.predict("", {"captions": np.array(HOSTILE, object),
+                                     "seeds": seeds})["image_bytes"])
+    assert made.shape == (6, 32, 32, 3) and len(np.unique(made, axis=0)) == 6
+
+
+def test_saved_model_cli(served, drawn, tmp_path):
+    tool = os.path.join(os.path.dirname(sys.executable), "saved_model_cli")
+    subprocess.run([tool, "run", f"--dir={served[0]}/1", "--tag_set=serve",
+                    "--signature_def=serving_default", f"--outdir={tmp_path}", "--input_exprs",
+                    f"captions={CAPTIONS[:2]};seeds={[SEED, SEED]}"],
+                   check=True, capture_output=True, timeout=300)
+    made = np.load(tmp_path / "image_bytes.npy", allow_pickle=True)
+    np.testing.assert_array_equal(pixels(made), drawn[2][[0, 3]])
+
+
+def test_a_c_program(served, model, drawn, tmp_path):
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    libraries = [name for kind in ("cc", "framework") for name in
+                 glob.glob(os.path.join(tf.sysconfig.get_lib(), f"libtensorflow_{kind}.*"))]
+    if not compiler or len(libraries) != 2:
+        pytest.skip("no C compiler, or this TensorFlow has no C library")
+    program = str(tmp_path / "serve")
+    subprocess.run([compiler, "-Wall", "-o", program, os.path.join(ROOT, "tests/serve.c"),
+                    f"-I{tf.sysconfig.get_include()}", *libraries,
+                    f"-Wl,-rpath,{tf.sysconfig.get_lib()}"], check=True, timeout=300)
+    signature = model.signatures["serving_default"]
+    names = [signature.inputs["captions"].name, signature.inputs["seeds"].name,
+             signature.outputs["image_bytes"].name]
+    done = subprocess.run([program, f"{served[0]}/1", *names, CAPTIONS[1], str(SEED + 2)],
+                          capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr.decode()
+    np.testing.assert_array_equal(pixels([done.stdout])[0], drawn[2][5])
+
+
+# By others
+
+
+def test_openvino_reads_the_numeric_signature(served, model, tmp_path):
+    openvino = pytest.importorskip("openvino", reason="pip install -e '.[test]' brings openvino")
+    copy = shutil.copytree(f"{served[0]}/1", tmp_path / "numeric")
+    graph = saved_model_pb2.SavedModel.FromString((copy / "saved_model.pb").read_bytes())
+    signatures = graph.meta_graphs[0].signature_def
+    signatures["serving_default"].CopyFrom(signatures["from_embeddings"])  # it reads no other
+    (copy / "saved_model.pb").write_bytes(graph.SerializeToString())
+    rng = np.random.default_rng(0)
+    feeds = {name: rng.normal(size=(3, info.tensor_shape.dim[1].size)).astype(np.float32)
+             for name, info in signatures["from_embeddings"].inputs.items()}
+    assert {name: value.shape[1] for name, value in feeds.items()} == {
+        "embeddings": 8, "noise": 5, "epsilon": 6}
+    compiled = openvino.Core().compile_model(str(copy), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    expected = model.predict("from_embeddings", feeds)["images"]
+    assert expected.shape == (3, 32, 32, 3) and expected.std() > 0.1
+    np.testing.assert_allclose(compiled(feeds)["images"], expected, atol=1e-4)
+
+
+def request(rows, signature_name="", model_name="flowers"):
+    made = predict_pb2.PredictRequest()
+    made.model_spec.name, made.model_spec.signature_name = model_name, signature_name
+    for name, value in rows.items():
+        made.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return made
+
+
+def test_grpc(model, drawn):
+    server, stub = serving.start_grpc(model)
+    answer = stub.Predict(request(ROWS), timeout=60)
+    np.testing.assert_array_equal(pixels(answer.outputs["image_bytes"].string_val), drawn[2])
+    with pytest.raises(grpc.RpcError, match="give as many seeds as captions"):
+        stub.Predict(request({**ROWS, "seeds": ROWS["seeds"][:2]}), timeout=60)
+    server.stop(None)
+
+
+def test_requests_that_are_joined_to_batches_answer_as_alone(model):
+    alone = [model.predict("", {name: value[i:i + 1] for name, value in ROWS.items()})
+             for i in range(5)]
+    batching = serving.Batching(model)
+    server, stub = serving.start_grpc(batching)
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+        answers = list(pool.map(
+            lambda i: stub.Predict(request({name: v[i:i + 1] for name, v in ROWS.items()}),
+                                   timeout=60), range(5)))
+    server.stop(None)
+    assert sum(batching.sizes) < 5 * 4  # else each had run in a batch of its own
+    for answer, expected in zip(answers, alone):
+        assert list(answer.outputs["image_bytes"].string_val) == list(expected["image_bytes"])
+
+
+def post(address, body):
+    data = json.dumps(body).encode()
+    with urllib.request.urlopen(f"{address}:predict", data, timeout=60) as answer:
+        return json.load(answer)
+
+
+def test_rest(model, drawn):
+    server, address = serving.start_rest(model)
+    rows = [{"captions": c.decode(), "seeds": int(s)} for c, s in zip(*ROWS.values())]
+    made = post(address, {"instances": rows})["predictions"]
+    np.testing.assert_array_equal(pixels(base64.b64decode(png["b64"]) for png in made), drawn[2])
+    columns = {"captions": CAPTIONS, "seeds": [SEED] * 3}
+    made = post(f"{address}/versions/1", {"inputs": columns})["outputs"]
+    np.testing.assert_array_equal(pixels(base64.b64decode(png["b64"]) for png in made),
+                                  drawn[2][::3])
+    both = post(address, {"signature_name": "stage1_and_stage2", "instances": rows[:2]})
+    sketches = [base64.b64decode(row["stage1_bytes"]["b64"]) for row in both["predictions"]]
+    np.testing.assert_array_equal(pixels(sketches), drawn[1][:2])
+    embedded = post(address, {"signature_name": "embed", "instances": CAPTIONS})["predictions"]
+    odd = {"signature_name": "embed", "inputs": [{"b64": base64.b64encode(HOSTILE[0]).decode()}]}
+    assert np.shape(embedded) == (3, 8) and np.shape(post(address, odd)["outputs"]) == (1, 8)
+    assert post(address, {"instances": []})["predictions"] == []
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        post(address, {"inputs": {"captions": CAPTIONS, "seeds": [1]}})
+    assert "give as many seeds as captions" in json.load(caught.value)["error"]
+    server.shutdown()
+
+
+def test_warm_up_requests_are_serving_s_own_and_run(served, model):
+    path = f"{served[0]}/1/assets.extra/tf_serving_warmup_requests"
+    found = {}
+    for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+        assert log.WhichOneof("log_type") == "predict_log"
+        sent = log.predict_log.request
+        found[sent.model_spec.signature_name] = model.predict(
+            sent.model_spec.signature_name,
+            {name: tf.make_ndarray(value) for name, value in sent.inputs.items()})
+    assert set(found) == {"serving_default", "stage1_and_stage2", "mean", "embed",
+                          "from_embeddings"}
+    assert all(len(value) == 1 for made in found.values() for value in made.values())
+
+
+# What is in it
+
+
+def noise(seeds, scale=1.0):
+    drawn = latents.draw_each({"noise": 5, "epsilon": 6}, seeds)
+    return {"noise": scale * drawn["noise"].numpy(), "epsilon": drawn["epsilon"].numpy()}
+
+
+def near(pngs, images):
+    """Other batches round otherwise, by a step of 255 at most."""
+    np.testing.assert_allclose(pixels(pngs), (images + 1) * 127.5, atol=1.01)
+
+
+def test_mean_is_epsilon_zero(model):
+    inputs = noise(ROWS["seeds"]) | {"epsilon": np.zeros((9, 6), np.float32)}
+    inputs |= model.predict("embed", {"captions": ROWS["captions"]})
+    made = model.predict("mean", ROWS)["image_bytes"]
+    near(made, model.predict("from_embeddings", inputs)["images"])
+    assert (made != model.predict("", ROWS)["image_bytes"]).all()
+
+
+def test_truncation_scales_the_noise_as_sample_does(root, model):
+    generator = Generator(root, "tiny")
+    functions, _ = export.in_precision(generator, root, None)
+    half = export.ServedModel(generator, functions, 0.5, 2).endpoints()["serve"][0]
+    made = half({name: tf.constant(value) for name, value in ROWS.items()})["image_bytes"].numpy()
+    inputs = noise(ROWS["seeds"], 0.5)
+    inputs |= model.predict("embed", {"captions": ROWS["captions"]})
+    near(made, model.predict("from_embeddings", inputs)["images"])
+    captions = [c.decode() for c in ROWS["captions"]]
+    near(made, generator.generate(captions, ROWS["seeds"], truncation=0.5) / 127.5 - 1)
+
+
+@pytest.mark.parametrize("run", ["tiny", "sketch"])
+def test_other_precisions_draw_the_same_but_for_rounding(root, run):
+    generator = Generator(root, run)
+    inputs = {name: tf.constant(value) for name, value in noise(ROWS["seeds"]).items()}
+    inputs["embeddings"] = tf.random.normal([9, 8], seed=0)
+    plain, _ = export.in_precision(generator, root, None)
+    for stage in plain:
+        expected = plain[stage](inputs)
+        same, tracked = export.in_precision(generator, root, "float32")
+        np.testing.assert_allclose(same[stage](inputs), expected, atol=1e-5)
+        assert len(tracked) == 1 + len(plain)  # the text encoder, and each stage's network
+        rough, _ = export.in_precision(generator, root, "bfloat16")
+        off = np.abs(rough[stage](inputs) - expected)
+        assert 1e-5 < off.mean() < 0.05  # bfloat16 has 8 bits: 2^-9 a rounding
+
+
+def test_another_precision_needs_the_config(root, tmp_path):
+    copy = str(tmp_path)
+    shutil.copytree(os.path.join(root, "tiny"), os.path.join(copy, "tiny"))
+    os.remove(os.path.join(copy, "tiny/stage1/config.json"))
+    generator = Generator(copy, "tiny")
+    with pytest.raises(UserError, match="--precision=float32 .* no config.json in .*stage1"):
+        export.in_precision(generator, copy, "float32")
+    shutil.copy(os.path.join(root, "silent/stage1/config.json"),
+                os.path.join(copy, "tiny/stage1/config.json"))
+    with pytest.raises(UserError, match="not hold the network that its config.json describes"):
+        export.in_precision(generator, copy, "float32")
+
+
+def test_no_picture_of_weights_that_are_not_finite():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="weights are not finite"):
+        export.to_png(tf.fill([1, 2, 2, 3], float("nan")))
+
+
+@pytest.mark.parametrize("run, given, others, said", [
+    ("sketch", {"captions", "seeds"}, {"mean", "embed", "from_embeddings"}, "no Stage-II yet"),
+    ("silent", {"seeds"}, {"from_noise"}, "no Stage-II yet"),
+    ("vectors", {"embeddings", "seeds"}, {"mean", "from_embeddings"}, "has no text encoder")])
+def test_runs_without_one_part_or_another(root, tmp_path, capsys, run, given, others, said):
+    path = export.export_run(root, run, str(tmp_path / "m"))
+    assert said in capsys.readouterr().out
+    model, generator = serving.Model(str(tmp_path / "m")), Generator(root, run)
+    assert set(model.signatures["serving_default"].inputs) == given and path.endswith("/m/1")
+    assert set(model.signatures) - {"serve", "serving_default", "__saved_model_init_op"} == others
+    vectors = np.random.default_rng(0).normal(size=(9, 8)).astype(np.float32)
+    rows = {name: value for name, value in {**ROWS, "embeddings": vectors}.items() if name in given}
+    what = {"sketch": [c.decode() for c in ROWS["captions"]], "vectors": vectors}.get(run)
+    np.testing.assert_array_equal(pixels(model.predict("", rows)["image_bytes"]),
+                                  generator.generate(what, ROWS["seeds"]))
+
+
+# Versions
+
+
+def test_the_command_says_how_to_serve_it(served):
+    base, said = served
+    assert "serving_default(captions, seeds)\n" in said
+    assert f"docker run -p 8501:8501 -v {base}:/models/flowers -e MODEL_NAME=flowers" in said
+    assert sorted(os.listdir(base)) == ["1"]
+    assert checkpoint.exported_step(f"{base}/1") == 6
+
+
+def test_versions_count_up_and_are_not_written_over(tmp_path):
+    base = tmp_path / "base"
+    assert export.version_folder(str(base), None) == str(base / "1")
+    for name in ("2", "10", "labels", ".11.123.tmp"):
+        (base / name).mkdir()
+    (base / "10" / "saved_model.pb").write_text("mine")
+    assert export.version_folder(str(base), None) == str(base / "11")
+    assert export.version_folder(str(base), 3) == str(base / "3")
+    with pytest.raises(UserError, match="--version=10 is in .* leave --version out for 11"):
+        export.version_folder(str(base), 10)
+    (base / "new").mkdir()
+    with pytest.raises(UserError, match="nothing was written over"):  # made by another meanwhile
+        checkpoint.publish(str(base / "new"), str(base / "10"))
+    assert (base / "10" / "saved_model.pb").read_text() == "mine"
+
+
+def test_a_failure_leaves_nothing(root, tmp_path, monkeypatch):
+    def full(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.io, "TFRecordWriter", full)
+    with pytest.raises(UserError, match="could not be written: No space left on device"):
+        export.export_run(root, "silent", str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("output, message", [
+    ("", "--output=FOLDER"), (__file__, "no folder that can be written")])
+def test_mistakes_are_named(root, output, message):
+    with pytest.raises(UserError, match=message) as caught:
+        export.export_run(root, "silent", output)
+    assert "\n" not in str(caught.value)
