@@ -196,7 +196,8 @@ class UpsampleConv(keras.layers.Layer):
         # 3x3 kernel summed over its four one-pixel shifts, i.e. 4x4, at every second place.
         shifted = [tf.pad(kernel, [[a, 1 - a], [b, 1 - b], [0, 0], [0, 0]])
                    for a in (0, 1) for b in (0, 1)]
-        wide = tf.add_n(shifted)[::-1, ::-1]  # transposed convolution flips
+        # Transposed convolution flips. Not tf.reverse: OpenVINO reads that of one axis only.
+        wide = tf.add_n(shifted)[::-1, ::-1]
         _, height, width, _ = x.shape
         shape = [tf.shape(x)[0], 2 * height, 2 * width, self.filters]
         return tf.nn.conv2d_transpose(x, tf.transpose(wide, [0, 1, 3, 2]), shape, strides=2,
@@ -272,6 +273,8 @@ class Residual(keras.layers.Layer):
 
     def call(self, x, training=False):
         y = self.second(self.first(x, training=training), training=training)
+        # ensure_shape keeps this sum out of the convolution: eager TensorFlow would fuse it in
+        # and the C++ loader not, and in bfloat16 a served picture would not be `sample`'s.
         return tf.nn.relu(x + tf.ensure_shape(y, y.shape))
 
 

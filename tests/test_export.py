@@ -70,7 +70,8 @@ def root(tmp_path_factory):
         [tf.TensorSpec([None], tf.string, "captions")])})
     shutil.copytree(path, os.path.join(root, "sketch/text_encoder/saved_model"))
     for stage in (1, 2):
-        write_stage(root, "tiny", stage, condition_blocks=True)
+        # bfloat16: an operation that C++ fuses otherwise than eager TensorFlow shows
+        write_stage(root, "tiny", stage, condition_blocks=True, precision="mixed_bfloat16")
     write_stage(root, "sketch", 1)
     write_stage(root, "silent", 1, embedding_dim=0)
     write_stage(root, "vectors", 1, precomputed_embeddings=True)
@@ -183,9 +184,11 @@ def test_a_c_program(served, model, drawn, tmp_path):
 # By others
 
 
-def test_openvino_reads_the_numeric_signature(served, model, tmp_path):
+def test_openvino_reads_the_numeric_signature(root, tmp_path):
     openvino = pytest.importorskip("openvino", reason="pip install -e '.[test]' brings openvino")
-    copy = shutil.copytree(f"{served[0]}/1", tmp_path / "numeric")
+    base = str(tmp_path / "float32")
+    copy = shutil.copytree(export.export_run(root, "tiny", base, precision="float32"),
+                           tmp_path / "numeric")
     graph = saved_model_pb2.SavedModel.FromString((copy / "saved_model.pb").read_bytes())
     signatures = graph.meta_graphs[0].signature_def
     signatures["serving_default"].CopyFrom(signatures["from_embeddings"])  # it reads no other
@@ -196,7 +199,7 @@ def test_openvino_reads_the_numeric_signature(served, model, tmp_path):
     assert {name: value.shape[1] for name, value in feeds.items()} == {
         "embeddings": 8, "noise": 5, "epsilon": 6}
     compiled = openvino.Core().compile_model(str(copy), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    expected = model.predict("from_embeddings", feeds)["images"]
+    expected = serving.Model(base).predict("from_embeddings", feeds)["images"]
     assert expected.shape == (3, 32, 32, 3) and expected.std() > 0.1
     np.testing.assert_allclose(compiled(feeds)["images"], expected, atol=1e-4)
 
@@ -285,8 +288,9 @@ def noise(seeds, scale=1.0):
 
 
 def near(pngs, images):
-    """Other batches round otherwise, by a step of 255 at most."""
-    np.testing.assert_allclose(pixels(pngs), (images + 1) * 127.5, atol=1.01)
+    """Other batches round otherwise."""
+    off = np.abs(pixels(pngs) - (images + 1) * 127.5)
+    assert off.mean() < 0.6 and off.max() < 8  # of 255; rounding to bytes alone gives 0.25
 
 
 def test_mean_is_epsilon_zero(model):
@@ -309,20 +313,22 @@ def test_truncation_scales_the_noise_as_sample_does(root, model):
     near(made, generator.generate(captions, ROWS["seeds"], truncation=0.5) / 127.5 - 1)
 
 
-@pytest.mark.parametrize("run", ["tiny", "sketch"])
-def test_other_precisions_draw_the_same_but_for_rounding(root, run):
+@pytest.mark.parametrize("run, trained, other", [("tiny", "bfloat16", "float32"),
+                                                 ("sketch", "float32", "bfloat16")])
+def test_other_precisions_draw_the_same_but_for_rounding(root, run, trained, other):
     generator = Generator(root, run)
     inputs = {name: tf.constant(value) for name, value in noise(ROWS["seeds"]).items()}
     inputs["embeddings"] = tf.random.normal([9, 8], seed=0)
     plain, _ = export.in_precision(generator, root, None)
     for stage in plain:
         expected = plain[stage](inputs)
-        same, tracked = export.in_precision(generator, root, "float32")
-        np.testing.assert_allclose(same[stage](inputs), expected, atol=1e-5)
+        same, tracked = export.in_precision(generator, root, trained)
         assert len(tracked) == 1 + len(plain)  # the text encoder, and each stage's network
-        rough, _ = export.in_precision(generator, root, "bfloat16")
-        off = np.abs(rough[stage](inputs) - expected)
-        assert 1e-5 < off.mean() < 0.05  # bfloat16 has 8 bits: 2^-9 a rounding
+        changed, _ = export.in_precision(generator, root, other)
+        # functions: operation by operation, bfloat16 is rounded more often
+        off = [np.abs(tf.function(made[stage])(inputs) - expected).mean()
+               for made in (same, changed)]
+        assert off[0] < 1e-6 and 1e-4 < off[1] < 0.05  # bfloat16 has 8 bits: 2^-9 a rounding
 
 
 def test_another_precision_needs_the_config(root, tmp_path):
