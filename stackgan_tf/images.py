@@ -194,11 +194,11 @@ def crop_to_box(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     Returns:
         a view of `image`; all of it where the box is none: empty, not finite or outside.
     """
-    if not np.isfinite(box).all() or min(box[2:]) <= 0:
-        return image
     left, top, width, height = map(float, box)
-    radius = int(0.75 * max(width, height))
-    center_x, center_y = int(left + width / 2), int(top + height / 2)
+    numbers = (left + width / 2, top + height / 2, 0.75 * max(width, height))
+    if not np.isfinite(numbers).all() or min(width, height) <= 0:
+        return image
+    center_x, center_y, radius = map(int, numbers)
     cropped = image[max(0, center_y - radius):max(0, center_y + radius),
                     max(0, center_x - radius):max(0, center_x + radius)]
     return cropped if cropped.size else image

@@ -7,6 +7,7 @@ import glob
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -261,6 +262,22 @@ def test_rest(model, drawn):
     with pytest.raises(urllib.error.HTTPError) as caught:
         post(address, {"inputs": {"captions": CAPTIONS, "seeds": [1]}})
     assert "give as many seeds as captions" in json.load(caught.value)["error"]
+    server.shutdown()
+
+
+def test_the_readme_s_requests(model, tmp_path, monkeypatch):
+    """Its curl's body, and its Python client as it stands but for the port."""
+    server, address = serving.start_rest(model)
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+        text = file.read()
+    (client,) = [block for block in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+                 if "localhost" in block]
+    (body,) = re.findall(r"curl .*:predict.*\n.*-d '(.*)'", text)
+    monkeypatch.chdir(tmp_path)
+    exec(client.replace("http://localhost:8501/v1/models/flowers", address))
+    (by_curl,) = post(address, json.loads(body))["predictions"]
+    png = (tmp_path / "flower.png").read_bytes()
+    assert png == base64.b64decode(by_curl["b64"]) and pixels([png]).shape == (1, 32, 32, 3)
     server.shutdown()
 
 

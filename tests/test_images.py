@@ -351,7 +351,8 @@ def test_crop_to_box_as_the_released_code(box, rows, columns):
 
 @pytest.mark.parametrize("box", [
     (10, 10, 0, 5), (10, 10, 5, -1), (np.nan, 1, 5, 5), (0, 0, np.inf, 5), (100, 10, 5, 5),
-    (-50, -50, 9, 9), (10, 10, 1, 1), (30, 20, -5, -5), (1e300, 0, 1e300, 1)])
+    (-50, -50, 9, 9), (10, 10, 1, 1), (30, 20, -5, -5), (1e300, 0, 1e300, 1),
+    (1.7e308, 0, 1.7e308, 1)])  # the sum is not finite
 def test_what_is_no_box_leaves_the_picture_whole(box):
     image = np.zeros((40, 50, 3), np.uint8)
     assert images.crop_to_box(image, box).shape == image.shape

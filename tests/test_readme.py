@@ -52,7 +52,8 @@ def test_python_blocks_run_as_they_stand(surroundings):
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
     assert blocks and not re.findall(r"^    (?:import|from) ", text, re.M)  # none stands elsewhere
     for block in blocks:
-        python(block, [], surroundings)
+        if "localhost" not in block:  # those are test_export's, which has a server
+            python(block, [], surroundings)
     assert Image.open(surroundings / "flower.png").size == (32, 32)
 
 
