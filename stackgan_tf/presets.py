@@ -46,6 +46,8 @@ PRESETS = {
             "condition_log_sigma": -1.0,
             "kl_weight": 0.05,
             "condition_blocks": True,
+            # The nearest of all but a few classes has the same color: this asks for shapes. With 8,
+            # as in Stage-II, colors are learnt sooner.
             "mismatch_candidates": 24,
             "crop_margin": 0.0625,  # the flowers are centered: less for the networks to learn
             # With batch norm D soon told real from fake batches by their statistics alone (its

