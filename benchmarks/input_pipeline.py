@@ -7,13 +7,14 @@ Makes its own pictures in a temporary folder: 256x256 JPEGs, quality 95. Each wa
 measured alone, in turn with the others and several times; printed is the median, and the range,
 which shows how quiet the machine was. "bare" is tf.io.decode_jpeg of the same files in a map with
 AUTOTUNE: what reading JPEGs costs at least. At 64, shards read the small copies that prepare
-keeps; "folder" has its pictures decoded in memory. Bytes come out of all but "tfds", which resizes
-floats.
+keeps; "folder" (decoded once) and "reed" (its pickled pictures) have them in memory. Bytes come out
+of all but "tfds", which resizes floats.
 """
 
 import io
 import json
 import os
+import pickle
 import statistics
 import subprocess
 import sys
@@ -30,7 +31,7 @@ flags.DEFINE_float("step_seconds", 0.11, "the default Stage-I step, of 32 pictur
 flags.DEFINE_integer("batch_size", 32, "pictures of that step")
 flags.DEFINE_string("one", "", "for the command itself: measure one way and print its rate")
 
-WAYS = ("bare", "shards", "folder", "tfds")
+WAYS = ("bare", "shards", "folder", "reed", "tfds")
 # (size trained at, size kept): with the paper's margin Stage-I reads 76, Stage-II 304.
 SIZES = ((64, 76), (256, 256))
 
@@ -55,6 +56,17 @@ def make_data(folder, count):
                 os.path.join(pictures, f"{i}.jpg"), quality=95)
             file.write(json.dumps({"file": f"{i}.jpg", "class": i % 20,
                                    "captions": [f"picture number {i}"]}) + "\n")
+    reed = os.path.join(folder, "reed", "train")
+    os.makedirs(reed)
+    for name, values in (
+            ("filenames", [f"{i}" for i in range(count)]),
+            ("class_info", [i % 20 for i in range(count)]),
+            ("char-CNN-RNN-embeddings", list(rng.normal(size=(count, 10, 128)).astype("float32"))),
+            *((f"{size}images", [np.asarray(Image.open(os.path.join(
+                pictures, f"{i}.jpg")).resize((size, size))) for i in range(count)])
+              for size in (76, 304))):
+        with open(os.path.join(reed, f"{name}.pickle"), "wb") as file:
+            pickle.dump(values, file, protocol=2)
     config = resolve({"dataset": "folder", "data_dir": pictures})
     prepare.prepare(prepare.Settings(config, os.path.join(folder, "shards"), 304, 76, 0, 2, "", ()))
 
@@ -90,8 +102,10 @@ def batches(way, size, load, folder, batch_size):
         train = prepared.describe(types.SimpleNamespace(data_dir=output), "train")
         made = stream.Stream(train, size, load, batch_size, 0, 2048)
         return made.dataset(0, steps)
-    config = resolve({"dataset": "folder", "data_dir": pictures, "image_size": size,
-                      "crop_margin": load / size - 1})
+    margin = load / size - 1 if way == "folder" else 0.1875  # Reed's are of 76 and 304
+    config = resolve({"dataset": way, "image_size": size, "embedding_dim": 128,
+                      "crop_margin": margin,
+                      "data_dir": {"folder": pictures, "reed": os.path.join(folder, "reed")}[way]})
     examples = build.load_examples(config, "train")
     made = pipeline.Batches(examples, size, batch_size, 0)
     made.set_embeddings(rng.normal(size=(len(examples), 128)).astype(np.float32),

@@ -23,7 +23,7 @@ def conv(filters, kernel_size, strides=1, init=None, name=None):
 
 
 class Conv(keras.layers.Conv2D):
-    """keras.layers.Conv2D, padding SAME, in the form that is the faster one for its sizes.
+    """keras.layers.Conv2D, padding SAME, in the form that a CPU is faster with for its sizes.
 
     Stage-II's discriminator ends in 4x4 maps of 2048 channels. There the convolution kernels of a
     CPU spend most of their time on bringing 134 MB of weights into another order, in each step and

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf import build
-from stackgan_tf.config import Config, UserError
+from stackgan_tf.config import REPLACED, Config, UserError
 
 log = logging.getLogger(__name__)
 
@@ -126,19 +126,26 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 self._read(step)
-                for bad in self.steps()[-len(reasons):] if reasons else ():
-                    # out of the way, or pruning would keep it and remove the good ones
-                    tf.io.gfile.rename(self._folder(bad), self._folder(bad) + ".bad",
-                                       overwrite=True)
-                return step
             except UNREADABLE as error:
                 reasons.append(_reason(error))
                 log.warning("checkpoint %s cannot be read (%s); trying the one before it.",
                             self._folder(step), reasons[-1])
+            else:
+                for bad in self.steps()[-len(reasons):] if reasons else ():
+                    self._put_aside(self._folder(bad))
+                return step
         if reasons:
             raise UserError(f"no checkpoint in {self.directory} can be read ({reasons[0]}); move "
                             "the folder away to start over, or choose another --run.")
         return 0
+
+    def _put_aside(self, folder):
+        """Out of the way, or pruning would keep it and remove the good ones."""
+        try:
+            _remove(folder + ".bad")
+            tf.io.gfile.rename(folder, folder + ".bad")
+        except (OSError, tf.errors.OpError) as error:
+            log.warning("%s could not be renamed (%s); remove it.", folder, _reason(error))
 
     def _read(self, step):
         folder = self._folder(step)
@@ -199,7 +206,7 @@ def _sync(folder):
 def replace_directory(temporary: str, final: str) -> None:
     """Puts the finished folder `temporary` in the place of `final`, which may exist."""
     _sync(temporary)
-    old = final + ".old"
+    old = final + REPLACED
     _remove(old)
     if tf.io.gfile.exists(final):
         tf.io.gfile.rename(final, old)

@@ -125,6 +125,9 @@ SHARED = (
 TEXT_FIELDS = ("dataset", "data_dir", "captions_dir", "images_per_class", "text_encoder",
                "embedding_dim")
 
+# Ends the name of a SavedModel for the moment in which the next one takes its place.
+REPLACED = ".being-replaced"
+
 # What may change from one start of a part to the next without changing what is computed.
 FREE = (
     "run", "checkpoint_dir", "max_unreadable", "train_steps", "epochs", "log_steps",

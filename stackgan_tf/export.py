@@ -75,8 +75,9 @@ def export_run(checkpoint_dir: str, run: str, output: str, version: int | None =
         write_warmup(os.path.join(temporary, WARMUP), endpoints)
         checkpoint.publish(temporary, final)
     finally:
-        if tf.io.gfile.exists(temporary):
-            tf.io.gfile.rmtree(temporary)
+        for left in (temporary, temporary + ".tmp"):  # the second: stopped while it was written
+            if tf.io.gfile.exists(left):
+                tf.io.gfile.rmtree(left)
     report(final, generator, endpoints)
     return final
 
@@ -130,7 +131,7 @@ def below(generator: Generator, checkpoint_dir: str) -> tuple[str, Part]:
     kept = os.path.join(generator.part.path, "stage1")  # training's copy; an import makes none
     given = (generator.part.read_config() or {}).get("stage1")
     return (kept if tf.io.gfile.exists(kept) else own.saved_model,
-            Part(os.path.dirname(given), "", "") if given else own)
+            Part(os.path.dirname(given.rstrip("/")), "", "") if given else own)
 
 
 def stored_config(part: Part, precision: str) -> Config:

@@ -72,13 +72,13 @@ def claim(folder: str, settings: dict):
     """Makes the folder, or checks that it is one of these settings; returns its lock."""
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, SETTINGS)
-    others = [file for file in os.listdir(folder) if file != ".lock"]
+    others = [file for file in os.listdir(folder) if not file.startswith(".")]
     if others and not os.path.exists(path):
         raise UserError(f"--folder={folder} holds {others[0]} and was not made by sample; choose "
                         "an empty folder, or a new one.")
     claimed = lock(os.path.join(folder, ".lock"), f"another process is filling {folder}; wait for "
                    "it, or choose another --folder.")
-    for file in others:
+    for file in os.listdir(folder):
         if file.startswith(".") and file.endswith(".tmp"):  # of a process that was killed
             os.remove(os.path.join(folder, file))
     if not os.path.exists(path):

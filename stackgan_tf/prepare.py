@@ -30,15 +30,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import flags
 
-from stackgan_tf import shards, sources
+from stackgan_tf import run_folder, shards, sources
 from stackgan_tf.config import Config, UserError, define_flags, given_flags, resolve, run_cli
 from stackgan_tf.pipeline import text
 from stackgan_tf.progress import Progress, StopSignal
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 # The flags of Config that say what the pictures are and how they are ordered.
 DATA_FLAGS = ("dataset", "data_dir", "image_dir", "captions_dir", "precomputed_embeddings",
@@ -128,14 +123,10 @@ def _take(output, folder):
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"cannot make --output={output}: {getattr(error, 'message', error)}; "
                         "choose another.") from error
-    if fcntl is None or "://" in output:
+    if "://" in output:
         return None
-    lock = open(os.path.join(folder, "lock"), "w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise UserError(f"another process is preparing {output}; wait for it.") from error
-    return lock
+    return run_folder.lock(os.path.join(folder, "lock"),
+                           f"another process is preparing {output}; wait for it.")
 
 
 def _survey(settings, before, stop):

@@ -12,7 +12,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-from stackgan_tf.config import FREE, Config, UserError
+from stackgan_tf.config import FREE, REPLACED, Config, UserError
 
 PARTS = ("text_encoder", "stage1", "stage2")
 
@@ -109,9 +109,9 @@ class Part:
     def _tidy(self):
         """Puts away what a killed process left between two renames, or half-written."""
         for path in (self.saved_model, os.path.join(self.path, "stage1")):
-            if tf.io.gfile.exists(path + ".old") and not tf.io.gfile.exists(path):
-                tf.io.gfile.rename(path + ".old", path)
-            for left in (path + ".old", path + ".tmp"):
+            if tf.io.gfile.exists(path + REPLACED) and not tf.io.gfile.exists(path):
+                tf.io.gfile.rename(path + REPLACED, path)
+            for left in (path + REPLACED, path + ".tmp"):
                 if tf.io.gfile.exists(left):
                     tf.io.gfile.rmtree(left)
         for left in tf.io.gfile.glob(os.path.join(self.samples, "step-*.png.tmp")):
@@ -140,14 +140,16 @@ class Part:
 
 def lock(path: str, taken: str):
     """Locks a file till what is returned is closed, or the process ends; UserError(taken) if
-    another process has it. Windows has no such locks, and goes without."""
+    another process has it. Windows, and some file systems, have no such locks and go without."""
     file = open(path, "w")
     if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             file.close()
             raise UserError(taken) from error
+        except OSError:
+            pass  # no locks here
     return file
 
 

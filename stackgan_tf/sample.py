@@ -227,7 +227,8 @@ def check_size(mode: str, texts: int, o: Options) -> None:
                 "truncation": drawn * len(o.truncation)}[mode]
     if pictures > GRID_PICTURES:
         raise UserError(f"--{mode} would show {pictures:,} pictures; at most {GRID_PICTURES} fit, "
-                        "so give fewer captions or a smaller --count.")
+                        f"so give fewer captions or a smaller "
+                        f"{'--steps' if o.interpolate else '--count'}.")
 
 
 def check_output(samples: str, output: str, names: Sequence[str]) -> None:

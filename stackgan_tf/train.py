@@ -289,20 +289,23 @@ class Trainer:
     def report(self, step, parts, progress) -> dict:
         """Writes a step's numbers to TensorBoard."""
         values = {name: float(value) for name, value in parts.items()}
-        line = self.watchdog.accuracy(values["accuracy/real"], values["accuracy/fake"])
+        line = None
+        if self.config.loss in ("non_saturating", "hinge"):  # of the others 0 divides nothing
+            line = self.watchdog.accuracy(values["accuracy/real"], values["accuracy/fake"])
+        self.warn(line, step)  # first: a full disk would swallow it below
         with self.logs.writing():
             for name, value in values.items():
                 tf.summary.scalar(name, value, step)
             # the optimizer's own: with float16 it leaves out steps, and they do not count for it
             tf.summary.scalar("learning_rate", self.generator_adam.learning_rate, step)
             tf.summary.scalar("images_per_second", progress.images_per_second(step), step)
-            self.warn(line, step)
         return {name: values[name] for name in ("loss/discriminator", "loss/generator")}
 
     def warn(self, line, step):
         if line:
             print(f"warning: step {step}: {line}", flush=True)
-            tf.summary.text("watchdog", line, step)
+            with self.logs.writing():
+                tf.summary.text("watchdog", line, step)
 
     def write_samples(self, step):
         """A grid of the fixed captions as PNG and in TensorBoard; Stage-I above Stage-II."""
@@ -327,10 +330,10 @@ class Trainer:
         with self.logs.writing():
             tf.summary.scalar("samples/variety", variety, step)
             tf.summary.image("samples", grid[None], step)
-            self.warn(line, step)
             if any(self.captions):
                 text = "\n".join(f"{i + 1}. {caption}" for i, caption in enumerate(self.captions))
                 tf.summary.text("samples/captions", text, step)
+        self.warn(line, step)
 
     def _sample(self, generator):
         """uint8 pictures of the grid by `generator`, or by the Stage-I below when None."""

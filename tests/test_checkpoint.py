@@ -75,6 +75,16 @@ def test_a_damaged_checkpoint_is_moved_out_of_the_way_of_pruning(tmp_path):
     assert (tmp_path / "step-00002000.bad").is_dir()
 
 
+def test_damaged_twice_at_the_same_step(tmp_path):
+    """What was put aside the first time is in the way the second time."""
+    for _ in range(2):
+        checkpoints, _ = make(tmp_path, 1.0, keep=3)
+        checkpoints.save(1000), checkpoints.save(2000)
+        os.remove(tmp_path / "step-00002000" / "variables.index")
+        assert make(tmp_path)[0].restore() == 1000
+    assert sorted(os.listdir(tmp_path)) == ["step-00001000", "step-00002000.bad"]
+
+
 def test_only_damaged_ones_are_not_started_over(tmp_path):
     checkpoints, _ = make(tmp_path)
     checkpoints.save(1)

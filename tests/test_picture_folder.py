@@ -88,6 +88,13 @@ def test_a_folder_of_something_else_is_left_alone(runs, tmp_path):
         fill(runs, tmp_path / "two", 1)
 
 
+def test_a_folder_whose_first_moment_was_cut_short_is_filled(runs, tmp_path):
+    for name in (".sample.json.123.tmp", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"")
+    fill(runs, tmp_path, 1)
+    assert set(os.listdir(tmp_path)) == {".DS_Store", ".lock", "sample.json", "0000000.png"}
+
+
 def test_two_processes_do_not_fill_one_folder(runs, tmp_path):
     settings = picture_folder.describe(Generator(runs, "sketch"), CAPTIONS, 0, 1.0)
     with picture_folder.claim(str(tmp_path), settings):

@@ -6,7 +6,14 @@ import tempfile
 
 import pytest
 
-from stackgan_tf import build, evaluate, import_pytorch, train, train_text_encoder
+from stackgan_tf import (
+    build,
+    evaluate,
+    import_pytorch,
+    run_folder,
+    train,
+    train_text_encoder,
+)
 from stackgan_tf.config import UserError
 from stackgan_tf.run_folder import Part, refuse_unwritable
 
@@ -58,14 +65,29 @@ def test_a_file_in_the_way_is_said_before_anything_is_read(name, tiny, tmp_path,
     assert path.read_text() == "kept"
 
 
+@pytest.mark.parametrize("error, refused", [(BlockingIOError(), True), (OSError(37, "no"), False)])
+def test_a_file_system_without_locks_is_gone_on_with(tmp_path, monkeypatch, error, refused):
+    def flock(*_):
+        raise error
+
+    monkeypatch.setattr(run_folder.fcntl, "flock", flock)
+    if refused:
+        with pytest.raises(UserError, match="^taken$"):
+            run_folder.lock(str(tmp_path / "lock"), "taken")
+    else:
+        run_folder.lock(str(tmp_path / "lock"), "taken").close()
+
+
 def test_what_a_killed_process_left_is_put_away(tiny, tmp_path):
     part = Part(str(tmp_path), "run", "stage1")
-    for name in ("saved_model.old", "saved_model.tmp", "stage1", "stage1.old", "samples"):
+    for name in ("saved_model.being-replaced", "saved_model.tmp", "stage1",
+                 "stage1.being-replaced", "saved_model.old", "samples"):
         os.makedirs(os.path.join(part.path, name))
-    for name in ("saved_model.old/kept", "stage1/kept", "samples/step-1.png",
+    for name in ("saved_model.being-replaced/kept", "stage1/kept", "samples/step-1.png",
                  "samples/step-2.png.tmp"):
         open(os.path.join(part.path, name), "w").close()
     part.open(tiny())
     left = {name for _, folders, files in os.walk(part.path) for name in folders + files}
-    assert left == {"saved_model", "stage1", "kept", "samples", "step-1.png", "config.json", "lock"}
+    assert left == {"saved_model", "saved_model.old", "stage1", "kept", "samples", "step-1.png",
+                    "config.json", "lock"}  # .old is the user's own
     assert os.listdir(part.saved_model) == ["kept"]  # it was being replaced: there was no other

@@ -89,7 +89,7 @@ def test_killed_at_random_moments_ends_bit_equal(start, tmp_path, stage, kills):
                 np.testing.assert_array_equal(value, expected[name], name)
             assert checkpoint.exported_step(os.path.join(path, "saved_model")) == STEPS
             left = [name for _, folders, files in os.walk(path) for name in folders + files
-                    if name.endswith((".tmp", ".old"))]
+                    if name.endswith((".tmp", ".being-replaced"))]
             assert not left
             run += 1
     print(f"stage {stage}: {done} kills, {finished} runs finished bit-equal; steps to do again at "
@@ -143,7 +143,9 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on_with_room(st
     disk = small_disk("64m")
     child = start(1, "full", checkpoint_dir=disk)
     part = os.path.join(disk, "full", "stage1")
+    deadline = time.monotonic() + 120
     while not os.path.exists(os.path.join(part, "saved_model")):  # written after the checkpoint
+        assert time.monotonic() < deadline
         time.sleep(0.002)
     child.signal(signal.SIGSTOP)
     with open(disk / "ballast", "wb") as file:
