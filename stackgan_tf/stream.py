@@ -285,14 +285,28 @@ def crop_jpeg(jpeg, load_size: int, size: int, top, left):
     Returns:
         uint8 (size, size, 3).
     """
-    shape = tf.cast(tf.io.extract_jpeg_shape(jpeg), tf.int64)
+    shape = tf.io.extract_jpeg_shape(jpeg)[:2]
+
+    def exact():  # `prepare` leaves most pictures so; few operations, which cost as they count
+        if size == load_size:
+            return tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
+        return _decode_part(jpeg, top, left, size, size)
+
+    image = tf.cond(tf.reduce_all(shape == load_size), exact,
+                    lambda: _crop_of_square(jpeg, tf.cast(shape, tf.int64), load_size, size, top,
+                                            left))
+    return tf.ensure_shape(image, [size, size, 3])
+
+
+def _decode_part(jpeg, y, x, height, width):
+    window = tf.cast(tf.stack([y, x, height, width]), tf.int32)
+    return tf.image.decode_and_crop_jpeg(jpeg, window, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _crop_of_square(jpeg, shape, load_size, size, top, left):
+    """`crop_jpeg` of a picture that is no square of load_size; `shape` int64 (2,) is its."""
     side = tf.minimum(shape[0], shape[1])
     y, x = (shape[0] - side) // 2, (shape[1] - side) // 2
-
-    def decode(y, x, height, width):
-        window = tf.cast(tf.stack([y, x, height, width]), tf.int32)
-        return tf.image.decode_and_crop_jpeg(jpeg, window, channels=3,
-                                             dct_method="INTEGER_ACCURATE")
 
     def resized():
         # The part of the square that the crop is made of: two pixels of the smaller of the two
@@ -307,7 +321,7 @@ def crop_jpeg(jpeg, load_size: int, size: int, top, left):
             return low, tf.minimum(high, side) - low
 
         (low_y, height), (low_x, width) = window(top), window(left)
-        part = tf.cast(decode(y + low_y, x + low_x, height, width), tf.float32)
+        part = tf.cast(_decode_part(jpeg, y + low_y, x + low_x, height, width), tf.float32)
         factor = tf.cast(1 / scale, tf.float32)
         shift = [tf.cast(low, tf.float32) * factor - tf.cast(first, tf.float32)
                  for low, first in ((low_y, top), (low_x, left))]
@@ -316,8 +330,8 @@ def crop_jpeg(jpeg, load_size: int, size: int, top, left):
             translation=tf.stack(shift), kernel_type="keyscubic", antialias=True)[0]
         return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
 
-    image = tf.cond(side == load_size, lambda: decode(y + top, x + left, size, size), resized)
-    return tf.ensure_shape(image, [size, size, 3])
+    return tf.cond(side == load_size,
+                   lambda: _decode_part(jpeg, y + top, x + left, size, size), resized)
 
 
 def as_dataset(batches: Iterator[dict]) -> tf.data.Dataset:
