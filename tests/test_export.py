@@ -96,7 +96,7 @@ def model(served):
 def drawn(root, tmp_path_factory):
     """{stage: pictures uint8 (9, H, W, 3)} in the files of `sample`: 3 of each caption."""
     folder = str(tmp_path_factory.mktemp("drawn"))
-    sample.sample(root, "tiny", CAPTIONS, 3, SEED, folder)
+    sample.sample(root, "tiny", CAPTIONS, count=3, seed=SEED, output=folder)
     found = {stage: np.stack([np.asarray(Image.open(f"{folder}/{i}_{j}_stage{stage}.png"))
                               for i in range(3) for j in range(3)]) for stage in (1, 2)}
     assert len(np.unique(found[2], axis=0)) == 9 and found[2].std() > 20

@@ -66,7 +66,8 @@ def readme():
 
 
 def test_every_flag_in_the_readme_exists():
-    known = {"flagfile", "help", "logdir"}  # absl's own, and TensorBoard's
+    known = {"flagfile", "help", "logdir"}  # absl's own, TensorBoard's and TensorFlow Serving's
+    known |= {"enable_batching", "batching_parameters_file"}
     for field in dataclasses.fields(Config):
         known |= {field.name, f"no{field.name}"} if field.type is bool else {field.name}
     for path in (p for folder in ("stackgan_tf", "benchmarks")
