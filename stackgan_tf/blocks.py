@@ -1,11 +1,17 @@
 """The blocks that both stages are built of. All maps are (B, H, W, C), convolutions SAME."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 # Side of the input map from which the fused up-sampling wins on a CPU, of
-# `python -m benchmarks.layer_forms`.
-FUSED_FROM = 32
+# `python -m benchmarks.layer_forms`: in float32, and in 16 bits, which only AMX multiplies fast.
+FUSED_FROM, FUSED_FROM_16_BITS = 8, 32
+
+# (16, 9): of a 3x3 kernel the sum of its four shifts by 0 or 1 in 4x4, turned by 180 degrees. One
+# product with it is several times as fast as padding and adding.
+_SHIFTS = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])  # along one axis
+SHIFTED_SUM = np.kron(_SHIFTS, _SHIFTS)
 
 # From so many input channels, and to at most so large an output map, a convolution is faster as a
 # product of two matrices, of the same command.
@@ -178,7 +184,7 @@ class UpsampleConv(keras.layers.Layer):
 
     def call(self, x):
         kernel = tf.cast(self.kernel, x.dtype)
-        if x.shape[1] >= FUSED_FROM:
+        if x.shape[1] >= (FUSED_FROM if x.dtype == tf.float32 else FUSED_FROM_16_BITS):
             return self.fused(x, kernel)
         return self.plain(x, kernel)
 
@@ -194,14 +200,13 @@ class UpsampleConv(keras.layers.Layer):
     def fused(self, x, kernel):
         # Doubling spreads each input over 2x2 outputs, so the whole is a convolution with the
         # 3x3 kernel summed over its four one-pixel shifts, i.e. 4x4, at every second place.
-        shifted = [tf.pad(kernel, [[a, 1 - a], [b, 1 - b], [0, 0], [0, 0]])
-                   for a in (0, 1) for b in (0, 1)]
-        # Transposed convolution flips. Not tf.reverse: OpenVINO reads that of one axis only.
-        wide = tf.add_n(shifted)[::-1, ::-1]
-        _, height, width, _ = x.shape
+        # Transposed convolution flips, and wants the filters before the channels.
+        flat = tf.reshape(tf.transpose(kernel, [0, 1, 3, 2]), [9, -1])
+        wide = tf.matmul(tf.constant(SHIFTED_SUM, x.dtype), flat)
+        _, height, width, channels = x.shape
+        wide = tf.reshape(wide, [4, 4, self.filters, channels])
         shape = [tf.shape(x)[0], 2 * height, 2 * width, self.filters]
-        return tf.nn.conv2d_transpose(x, tf.transpose(wide, [0, 1, 3, 2]), shape, strides=2,
-                                      padding="SAME")
+        return tf.nn.conv2d_transpose(x, wide, shape, strides=2, padding="SAME")
 
 
 class Upsample(keras.layers.Layer):
@@ -300,6 +305,19 @@ def replicate(vector, side):
     """Repeats a vector over a map: (B, C) -> (B, side, side, C)."""
     return tf.broadcast_to(vector[:, None, None, :], [tf.shape(vector)[0], side, side,
                                                       vector.shape[-1]])
+
+
+def enlarge(images, size):
+    """Bilinear enlargement of square images: float (B, S, S, C) -> (B, size, size, C).
+
+    As tf.image.resize gives it, which has no gradient under XLA nor a second one.
+    """
+    old = images.shape[1]
+    # pixel i's center, in pixels of the small image; the border's outer half repeats the border
+    places = np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1)
+    weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(old)))  # (size, S)
+    weights = tf.constant(weights, images.dtype)
+    return tf.einsum("yh,xw,bhwc->byxc", weights, weights, images)
 
 
 class DiscriminatorTrunk(keras.layers.Layer):

@@ -277,7 +277,7 @@ def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, 
         average.assign(value)
     game = StackGAN(generator, discriminator, dims, config.loss,
                     config.kl_weight if config.conditioning_augmentation else 0.0, frozen_stage1,
-                    config.r1_weight)
+                    config.r1_weight, config.r1_every)
     return game, ema_generator
 
 
@@ -331,7 +331,7 @@ def _generator(config, frozen_stage1):
         0 if config.text_once else text_dim, config.residual_blocks,
         config.conditioning_augmentation, config.condition_blocks,
         halvings=2 if text_dim else 1, relu_condition=config.relu_condition,
-        log_sigma=config.condition_log_sigma)
+        log_sigma=config.condition_log_sigma, add_to_sketch=config.add_to_sketch)
 
 
 def _latent_dims(config, frozen_stage1):

@@ -16,6 +16,7 @@ class StackGAN:
         loss: a row of losses.LOSSES.
         kl_weight: factor of the conditioning augmentation's KL term, 0 without it.
         r1_weight: factor of the R1 penalty, 0 (the paper) without.
+        r1_every: the penalty is taken on each so-manieth real image of the batch.
         stage1: for Stage-II, the frozen function {noise, epsilon, embeddings} -> images.
 
     A batch is a dict of `real_images` float (B, H, W, 3) in [-1, 1] and, with text, `embeddings`
@@ -24,14 +25,14 @@ class StackGAN:
     """
 
     def __init__(self, generator, discriminator, latent_dims, loss="non_saturating",
-                 kl_weight=2.0, stage1=None, r1_weight=0.0):
+                 kl_weight=2.0, stage1=None, r1_weight=0.0, r1_every=1):
         self.generator = generator
         self.discriminator = discriminator
         self.latent_dims = latent_dims
         self.d_loss, self.g_loss = losses.LOSSES[loss]
         self.kl_weight = kl_weight
         self.stage1 = stage1
-        self.r1_weight = r1_weight
+        self.r1_weight, self.r1_every = r1_weight, r1_every
 
     def draw_latents(self, seed, batch_size):
         """Every random tensor of a step, as a function of the seed (int32 (2,)) alone.
@@ -63,15 +64,14 @@ class StackGAN:
         """
         embeddings = batch.get("embeddings")
         d = self.discriminator
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(batch["real_images"])
-            real = d.features(batch["real_images"], True)
-            real_logits = [d.logits(real, embeddings, True)]
+        real, penalty = self._real_features(batch["real_images"], embeddings)
+        real_logits = [d.logits(real, self._r1_first(embeddings), True)]
         fake = d.features(fake_images, True)
         fake_logits = [d.logits(fake, embeddings, True)]
         parts = {"logits/real": real_logits[0], "logits/fake": fake_logits[0]}
         if embeddings is not None:
-            fake_logits.append(d.logits(real, batch["mismatched_embeddings"], True))
+            wrong = self._r1_first(batch["mismatched_embeddings"])
+            fake_logits.append(d.logits(real, wrong, True))
             parts["logits/wrong"] = fake_logits[1]
         if d.unconditional_head is not None:
             real_logits.append(d.unconditional_head(real, training=True))
@@ -81,12 +81,39 @@ class StackGAN:
         loss = self.d_loss(tf.concat(real_logits, 0), tf.concat(fake_logits, 0))
         parts = {name: tf.reduce_mean(value) for name, value in parts.items()}
         if self.r1_weight:
-            gradient = tape.gradient(real_logits[0], batch["real_images"])
-            parts["loss/r1"] = losses.r1_penalty(gradient)
-            loss += self.r1_weight * parts["loss/r1"]
+            parts["loss/r1"] = penalty
+            loss += self.r1_weight * penalty
         parts["accuracy/real"] = tf.reduce_mean(tf.cast(real_logits[0] > 0.0, tf.float32))
         parts["accuracy/fake"] = tf.reduce_mean(tf.cast(fake_logits[0] < 0.0, tf.float32))
         return loss, {"loss/discriminator": loss, **parts}
+
+    def _real_features(self, images, embeddings):
+        """The discriminator's features of the real images, in the order of `_r1_first`, and their
+        R1 penalty, 0 without.
+
+        The penalty takes a second and a third way through the network. Each r1_every-th image has
+        it, the others go through by themselves; on average it is the same.
+        """
+        d, every = self.discriminator, self.r1_every
+        if not self.r1_weight:
+            return d.features(self._r1_first(images), True), 0.0
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            first = images[::every]
+            tape.watch(first)
+            features = d.features(first, True)
+            logits = d.logits(features, None if embeddings is None else embeddings[::every], True)
+        penalty = losses.r1_penalty(tape.gradient(logits, first))
+        if every > 1:
+            others = tf.concat([images[i::every] for i in range(1, every)], 0)
+            features = tf.concat([features, d.features(others, True)], 0)
+        return features, penalty
+
+    def _r1_first(self, rows):
+        """Rows 0, r1_every, 2 r1_every ..., then the others: not the first few of the batch, which
+        would be one replica's."""
+        if rows is None or self.r1_every == 1:
+            return rows
+        return tf.concat([rows[i::self.r1_every] for i in range(self.r1_every)], 0)
 
     def generator_loss(self, batch, output):
         """The fakes shall pass as real with their captions; plus kl_weight * KL.

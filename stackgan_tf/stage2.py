@@ -24,6 +24,8 @@ class Stage2Generator(keras.Model):
         halvings: of the sketch before the residual blocks; 2 in the paper, 1 without text (the
             unconditional two-stage GAN).
         relu_condition, log_sigma: of the conditioning augmentation.
+        add_to_sketch: the enlarged sketch is the picture at first, and what the network makes is
+            added to it; the paper's draws the picture anew.
 
     Call argument: a dict of
         stage1_images: float (B, stage1_size, stage1_size, 3) in [-1, 1].
@@ -37,9 +39,12 @@ class Stage2Generator(keras.Model):
 
     def __init__(self, stage1_size=64, image_size=256, width=128, condition_dim=128,
                  residual_blocks=4, augment=True, condition_blocks=False, halvings=2,
-                 relu_condition=False, log_sigma=0.0, name="stage2_generator"):
+                 relu_condition=False, log_sigma=0.0, add_to_sketch=False,
+                 name="stage2_generator"):
         super().__init__(name=name, autocast=False)  # the latents stay float32
         self.augment = augment
+        self.image_size = image_size
+        self.add_to_sketch = add_to_sketch
         self.side = stage1_size // 2**halvings
         inner = width * 2**halvings  # 4 Gf at 16x16 in the paper
         self.encoder = [blocks.ConvNorm(width, 3, norm=None, name="encoder_0")]
@@ -73,7 +78,12 @@ class Stage2Generator(keras.Model):
             x = layer(x, training=training)
         for layer in self.up:  # 32x32x2Gf, 64x64xGf, 128x128xGf/2, 256x256xGf/4
             x = layer(x, condition, training=training)
-        return {"images": tf.tanh(self.to_rgb(x)), **statistics}
+        x = self.to_rgb(x)
+        if self.add_to_sketch:
+            # 0.9: where tanh is nearly flat, what is added would hardly be seen, or learnt
+            sketch = blocks.enlarge(tf.atanh(0.9 * inputs["stage1_images"]), self.image_size)
+            x = sketch + tf.ensure_shape(x, x.shape)  # not fused, see blocks.Residual
+        return {"images": tf.tanh(x), **statistics}
 
 
 class Stage2Discriminator(keras.Model):

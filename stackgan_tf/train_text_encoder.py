@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf import build, checkpoint, config, logs, pipeline, progress, run_folder, stream
+from stackgan_tf.adam import FusedAdam
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.text_encoders import char_cnn_rnn
 
@@ -112,7 +113,7 @@ class Trainer:
         self.image(np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32))
         self.variables = self.text.trainable_variables + self.image.trainable_variables
         # To a tenth over the run: Reed's 0.98 an epoch comes to that at his number of steps.
-        self.optimizer = keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(
+        self.optimizer = FusedAdam(keras.optimizers.schedules.ExponentialDecay(
             settings.text_encoder_learning_rate, settings.text_encoder_steps, 0.1), name="adam")
         self.optimizer.build(self.variables)
         self.loss = char_cnn_rnn.TEXT_LOSSES[settings.text_encoder_loss]

@@ -178,7 +178,7 @@ def randomized(model, scale):
 @pytest.mark.parametrize("stage", [1, 2])
 def test_folded_generators_draw_the_same(tiny, stage1_path, stage):
     below = build.Stage1(stage1_path) if stage == 2 else None
-    config = tiny(stage, condition_blocks=True)
+    config = tiny(stage, condition_blocks=True, add_to_sketch=stage == 2)
     gan, _ = build.gan(config, below)
     randomized(gan.generator, {1: 0.3, 2: 0.1}[stage])  # not all pixels at -1 or 1
     folded = build.for_inference(config, gan.generator, below)
@@ -209,10 +209,25 @@ def gradients(config, stage1=None, **options):
     return [m.numpy() for adam in adams for m in getattr(adam, "inner_optimizer", adam)._momentums]
 
 
+def test_r1_on_every_other_image_is_that_of_those_images(tiny):
+    """And whatever else the discriminator says of the batch is not touched."""
+    every, all_ = (build.gan(tiny(discriminator_norm="none", r1_weight=1.0, r1_every=k))[0]
+                   for k in (2, 1))
+    batch = batch_of(16)
+    fakes = tf.random.uniform([4, 16, 16, 3], -1, 1, seed=3)
+    parts, plain = (gan.discriminator_loss(batch, fakes)[1] for gan in (every, all_))
+    halved = {name: value[::2] for name, value in batch.items()}
+    penalty = all_.discriminator_loss(halved, fakes[::2])[1]["loss/r1"]
+    np.testing.assert_allclose(parts["loss/r1"], penalty, rtol=1e-5)
+    assert abs(plain["loss/r1"] / penalty - 1) > 1e-3  # the other images have another
+    for name in set(plain) - {"loss/r1", "loss/discriminator"}:
+        np.testing.assert_allclose(parts[name], plain[name], atol=1e-5)
+
+
 @pytest.mark.parametrize("stage", [1, 2])
 def test_xla_compiles_the_whole_step(tiny, stage1_path, stage):
     below = build.Stage1(stage1_path) if stage == 2 else None
-    config = tiny(stage, condition_blocks=True)
+    config = tiny(stage, condition_blocks=True, add_to_sketch=stage == 2)
     plain, compiled = (gradients(config, below, jit_compile=jit) for jit in (False, True))
     for a, b in zip(plain, compiled, strict=True):
         np.testing.assert_allclose(b, a, atol=2e-4 * np.abs(a).max())

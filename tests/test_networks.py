@@ -148,6 +148,23 @@ def test_upsampling_forms_agree():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
 
 
+def test_enlarging_is_bilinear():
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32")
+    np.testing.assert_allclose(blocks.enlarge(tf.constant(x), 32),
+                               tf.image.resize(x, (32, 32), "bilinear"), atol=1e-6)
+
+
+def test_adding_to_the_sketch_starts_from_it():
+    """With nothing added, it is the sketch at 0.9 of its contrast, enlarged before the tanh."""
+    generator = stage2.Stage2Generator(16, 64, 8, 6, residual_blocks=1, add_to_sketch=True)
+    sketch = tf.random.uniform([2, 16, 16, 3], -1, 1, seed=0)
+    inputs = {"stage1_images": sketch, **zeros(epsilon=6, embeddings=9)}
+    generator(inputs)
+    generator.to_rgb.kernel.assign(tf.zeros_like(generator.to_rgb.kernel))
+    expected = tf.tanh(tf.image.resize(tf.atanh(0.9 * sketch), (64, 64), "bilinear"))
+    np.testing.assert_allclose(generator(inputs)["images"], expected, atol=1e-5)
+
+
 def test_conditioning_augmentation_by_hand():
     layer = ConditioningAugmentation(1)
     layer(tf.zeros([1, 2]))

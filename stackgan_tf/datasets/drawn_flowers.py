@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import io
 import logging
+import multiprocessing
 import os
 import sys
 
@@ -21,6 +22,7 @@ from stackgan_tf import flower_drawing
 
 _SEED = 0
 _JPEG_QUALITY = 95  # PNG would take 3 times the disk for grain that no network should learn
+_FEW = 1000  # pictures that are drawn before other processes would have imported TensorFlow
 _log = logging.getLogger(__name__)
 
 
@@ -73,11 +75,15 @@ class DrawnFlowers(tfds.core.GeneratorBasedBuilder):
         count = classes * self.builder_config.images_per_class
         indices = [index for index in range(count) if (split == "test")
                    == (flower_drawing.CLASS_NAMES[index % classes] in held_out)]
-        # Threads, since NumPy and Pillow release the GIL; spawned processes would import TF again.
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for start in range(0, len(indices), 64):  # bounds what waits in memory to be written
-                chunk = indices[start:start + 64]
-                yield from zip(chunk, pool.map(_example, chunk))
+        if len(indices) < _FEW:
+            yield from zip(indices, map(_example, indices))
+            return
+        # Threads would wait for each other: most of the drawing holds Python's lock.
+        context = multiprocessing.get_context("spawn")  # a fork of TensorFlow's threads may hang
+        with concurrent.futures.ProcessPoolExecutor(min(os.cpu_count(), 8), context) as pool:
+            for start in range(0, len(indices), 512):  # bounds what waits in memory to be written
+                chunk = indices[start:start + 512]
+                yield from zip(chunk, pool.map(_example, chunk, chunksize=16))
 
 
 def _example(index):

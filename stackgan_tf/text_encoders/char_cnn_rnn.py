@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from stackgan_tf import blocks
+
 # 70 symbols, the released code's order. "-" is in it twice; there and here the second one counts.
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} "
 CAPTION_LENGTH = 201  # characters that are read, as in the released code
@@ -81,8 +83,7 @@ class ImageEncoder(keras.Model):
         self.convs = [keras.layers.Conv2D(filters, kernel, 2, padding="same", use_bias=False,
                                           name=f"conv_{i}")
                       for i, (kernel, filters) in enumerate(shape)]
-        self.norms = [keras.layers.BatchNormalization(momentum=0.9, name=f"norm_{i}")
-                      for i in range(len(shape))]
+        self.norms = [blocks.BatchNorm(name=f"norm_{i}") for i in range(len(shape))]
         # Not a global pool: shapes are told by what lies where, colors are not.
         self.flatten = keras.layers.Flatten(name="flatten")
         self.hidden = keras.layers.Dense(256, activation="relu", name="hidden")
