@@ -5,6 +5,7 @@ share), the preset, the default below. The comment behind a field is the flag's 
 """
 
 import dataclasses
+import errno
 import inspect
 import logging
 import math
@@ -240,12 +241,18 @@ def validate(config: Config) -> None:
     for name in ("adam_beta1", "adam_beta2", "ema_decay"):
         if not 0 <= getattr(config, name) < 1:
             raise UserError(f"--{name}={getattr(config, name)} must be from 0 to below 1.")
-    if not re.fullmatch(r"[\w][\w.-]*", config.run):
-        raise UserError(f"--run={config.run!r} is no folder name; use letters, digits, . _ and -.")
+    check_run(config.run)
     if bool(config.train_steps) == bool(config.epochs):
         raise UserError(f"--train_steps={config.train_steps} and --epochs={config.epochs}: "
                         "give exactly one of them, above 0.")
     _validate_sizes(config)
+
+
+def check_run(run: str, flag: str = "--run") -> None:
+    """UserError if `run` is no name of a folder: it shall not lead out of --checkpoint_dir."""
+    if not re.fullmatch(r"\w[\w.-]{,99}", run):
+        raise UserError(f"{flag}={run!r} is no folder name; use at most 100 letters, digits, . _ "
+                        "and -, a letter or digit first.")
 
 
 def _validate_sizes(config):
@@ -289,27 +296,79 @@ def to_flags(config: Config) -> list[str]:
     return lines
 
 
+# What to do where the system refused something.
+_REMEDIES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EROFS: "give another path",
+             errno.EACCES: "see to the permissions", errno.EPERM: "see to the permissions"}
+
+
 def run_cli(main) -> None:
-    """app.run with mistakes of the user as one line on stderr and exit code 1."""
+    """app.run with mistakes as one line on stderr: exit code 1, or 2 for flags that cannot be
+    understood."""
 
     def guarded(argv):
         try:
+            # A console may lack letters that a caption or a folder's name has.
+            sys.stdout.reconfigure(errors="backslashreplace")
             # TensorFlow and TFDS report each file they write; our own words are enough.
             absl_logging.set_verbosity(absl_logging.WARNING)
             logging.getLogger("tensorflow").setLevel(logging.WARNING)
             logging.getLogger("stackgan_tf").setLevel(logging.INFO)
-            if len(argv) > 1:
-                raise UserError(f"unexpected {argv[1]!r}; options look like --name=value.")
             return main(argv)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+            return _fail(str(error), 1)
+        except BrokenPipeError:  # what reads our output has ended, such as `head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + 13  # as SIGPIPE
         except OSError as error:  # a full disk, a folder that may not be written
-            print(f"error: {error.filename or 'the disk'}: {error.strerror or error}; make room "
-                  "or see to the permissions.", file=sys.stderr)
-            return 1
+            remedy = _REMEDIES.get(error.errno, "give another path")
+            return _fail(f"{error.filename or 'the disk'}: {error.strerror or error}; {remedy}.", 1)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             return 130
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv):
+    """Gives absl's flags their values; ends the process with code 2 if that cannot be done."""
+    try:
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise flags.Error(f"unexpected {rest[1]!r}; options look like --name=value.")
+        for name in flags.FLAGS:
+            if "\0" in str(flags.FLAGS[name].value):  # from a flagfile; no path can have it
+                raise flags.Error(f"--{name} holds a NUL character; take it out.")
+        return rest
+    except RecursionError:  # absl looks for a flag of a similar name
+        sys.exit(_fail("a flag's name is longer than any; --help lists the options.", 2))
+    except (flags.Error, ValueError) as error:  # ValueError: a flagfile that is no text
+        sys.exit(_fail(_in_our_words(str(error)), 2))
+    except SystemExit:  # --help, which absl ends with 1
+        sys.exit(0)
+
+
+def _in_our_words(message):
+    """What absl says of a flag, with a remedy."""
+    for pattern, words in (
+            (r"flag (--.*): invalid literal for int.*", r"\1 is no whole number; give one."),
+            (r"flag (--.*): Exceeds the limit.*", r"\1 is too long a number; give a shorter one."),
+            (r"flag (--.*): could not convert string to float.*", r"\1 is no number; give one."),
+            (r"flag (--.*): \('Non-boolean argument.*", r"\1 is neither true nor false; give one."),
+            (r"flag (--.*)", r"\1; --help says more."),
+            (r"ERROR:: Unable to open flagfile: \[.*\] (.*): '(.*)'",
+             r"--flagfile=\2 cannot be read: \1; give a text file of flags, one a line."),
+            (r"(.* codec can't decode byte .*)",
+             r"--flagfile is no UTF-8 text (\1); give a text file of flags, one a line."),
+            (r"((?:Unknown|Missing|--).*)", r"\1; --help lists the options.")):
+        if re.fullmatch(pattern, message, re.DOTALL):
+            return re.sub(pattern, words, message, flags=re.DOTALL)
+    return message
+
+
+def _fail(message, code):
+    """Says the message as one line that no file's or flag's content can break or color."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    if len(line) > 1000:  # what was wrong stands in front, the remedy at the end
+        line = f"{line[:600]} ... {line[-300:]}"
+    print(f"error: {line}", file=sys.stderr)
+    return code

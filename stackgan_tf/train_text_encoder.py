@@ -150,12 +150,13 @@ def _float(images):
 
 def train(settings: Config) -> int:
     """Trains and exports the run's text encoder, or goes on with it; returns the exit code."""
-    part = _open(settings)
+    part = _check(settings)
     if part.is_exported():
         print(f"{part.path} is finished; nothing to do.")
         return 0
+    data = _load(dataclasses.replace(settings, stage=1, image_size=IMAGE_SIZE))
+    part.open(settings, RELEVANT)
     settings = dataclasses.replace(settings, stage=1, image_size=IMAGE_SIZE)
-    data = _load(settings)
     trainer = Trainer(settings)
     checkpoints = checkpoint.Checkpoints(part.checkpoints, trainer.parts, settings.keep_checkpoints)
     start = checkpoints.restore()
@@ -170,7 +171,7 @@ def train(settings: Config) -> int:
     return 0
 
 
-def _open(settings):
+def _check(settings):
     part = run_folder.Part(settings.checkpoint_dir, settings.run, "text_encoder")
     run_folder.refuse_unwritable(part.path)
     if not settings.embedding_dim:
@@ -183,7 +184,7 @@ def _open(settings):
         raise UserError(f"the embeddings of --dataset={settings.dataset} come with it, so there is "
                         "no text encoder to train; to train one on its captions instead, add "
                         "--noprecomputed_embeddings.")
-    part.open(settings, RELEVANT)
+    part.check(settings, RELEVANT)
     return part
 
 
