@@ -36,6 +36,7 @@ class Config:
     run: str = "default"  # name of the run's folder
     checkpoint_dir: str = "checkpoints"  # folder of all runs
     seed: int = 0  # weights, noise and data order follow from it alone
+    deterministic: bool = False  # and each operation rounds alike each time, on one machine
 
     # data
     dataset: str = "drawn_flowers"  # drawn_flowers, folder, reed, tfds:NAME, or coco_captions ...
@@ -133,6 +134,7 @@ REPLACED = ".being-replaced"
 FREE = (
     "run", "checkpoint_dir", "max_unreadable", "train_steps", "epochs", "log_steps",
     "checkpoint_steps", "keep_checkpoints", "jit_compile", "steps_per_call", "on_nan",
+    "deterministic",
 )
 
 CHOICES = {

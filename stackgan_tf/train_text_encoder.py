@@ -18,7 +18,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import build, checkpoint, config, logs, pipeline, progress, run_folder, stream
+from stackgan_tf import (
+    build,
+    checkpoint,
+    config,
+    devices,
+    logs,
+    pipeline,
+    progress,
+    run_folder,
+    stream,
+)
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.text_encoders import char_cnn_rnn
 
@@ -150,6 +160,7 @@ def _float(images):
 
 def train(settings: Config) -> int:
     """Trains and exports the run's text encoder, or goes on with it; returns the exit code."""
+    devices.settle_determinism(settings)
     part = _check(settings)
     if part.is_exported():
         print(f"{part.path} is finished; nothing to do.")
