@@ -5,7 +5,6 @@ share), the preset, the default below. The comment behind a field is the flag's 
 """
 
 import dataclasses
-import errno
 import inspect
 import logging
 import math
@@ -17,6 +16,7 @@ from typing import Any
 from absl import app, flags
 from absl import logging as absl_logging
 
+from stackgan_tf.messages import fail, of_absl, of_system
 from stackgan_tf.presets import PRESETS
 
 flags.disclaim_key_flags()  # the flags are the command's that asks for them: --help shows them
@@ -298,32 +298,31 @@ def to_flags(config: Config) -> list[str]:
     return lines
 
 
-# What to do where the system refused something.
-_REMEDIES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EROFS: "give another path",
-             errno.EACCES: "see to the permissions", errno.EPERM: "see to the permissions"}
-
-
 def run_cli(main) -> None:
     """app.run with mistakes as one line on stderr: exit code 1, or 2 for flags that cannot be
     understood."""
 
     def guarded(argv):
         try:
-            # A console may lack letters that a caption or a folder's name has.
-            sys.stdout.reconfigure(errors="backslashreplace")
+            if sys.stdout:  # a console may lack letters that a caption or a folder's name has
+                sys.stdout.reconfigure(errors="backslashreplace")
             # TensorFlow and TFDS report each file they write; our own words are enough.
             absl_logging.set_verbosity(absl_logging.WARNING)
             logging.getLogger("tensorflow").setLevel(logging.WARNING)
             logging.getLogger("stackgan_tf").setLevel(logging.INFO)
-            return main(argv)
+            code = main(argv)
+            print(end="", flush=True)  # now, so that a reader who has gone is noticed here
+            return code
         except UserError as error:
-            return _fail(str(error), 1)
+            return fail(str(error), 1)
         except BrokenPipeError:  # what reads our output has ended, such as `head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + 13  # as SIGPIPE
         except OSError as error:  # a full disk, a folder that may not be written
-            remedy = _REMEDIES.get(error.errno, "give another path")
-            return _fail(f"{error.filename or 'the disk'}: {error.strerror or error}; {remedy}.", 1)
+            return fail(of_system(error), 1)
+        except MemoryError as error:
+            return fail(f"the memory does not suffice ({error}); a smaller --batch_size, "
+                        "--image_size or width of the networks needs less.", 1)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             return 130
@@ -342,35 +341,8 @@ def _parse_flags(argv):
                 raise flags.Error(f"--{name} holds a NUL character; take it out.")
         return rest
     except RecursionError:  # absl looks for a flag of a similar name
-        sys.exit(_fail("a flag's name is longer than any; --help lists the options.", 2))
+        sys.exit(fail("a flag's name is longer than any; --help lists the options.", 2))
     except (flags.Error, ValueError) as error:  # ValueError: a flagfile that is no text
-        sys.exit(_fail(_in_our_words(str(error)), 2))
+        sys.exit(fail(of_absl(str(error)), 2))
     except SystemExit:  # --help, which absl ends with 1
         sys.exit(0)
-
-
-def _in_our_words(message):
-    """What absl says of a flag, with a remedy."""
-    for pattern, words in (
-            (r"flag (--.*): invalid literal for int.*", r"\1 is no whole number; give one."),
-            (r"flag (--.*): Exceeds the limit.*", r"\1 is too long a number; give a shorter one."),
-            (r"flag (--.*): could not convert string to float.*", r"\1 is no number; give one."),
-            (r"flag (--.*): \('Non-boolean argument.*", r"\1 is neither true nor false; give one."),
-            (r"flag (--.*)", r"\1; --help says more."),
-            (r"ERROR:: Unable to open flagfile: \[.*\] (.*): '(.*)'",
-             r"--flagfile=\2 cannot be read: \1; give a text file of flags, one a line."),
-            (r"(.* codec can't decode byte .*)",
-             r"--flagfile is no UTF-8 text (\1); give a text file of flags, one a line."),
-            (r"((?:Unknown|Missing|--).*)", r"\1; --help lists the options.")):
-        if re.fullmatch(pattern, message, re.DOTALL):
-            return re.sub(pattern, words, message, flags=re.DOTALL)
-    return message
-
-
-def _fail(message, code):
-    """Says the message as one line that no file's or flag's content can break or color."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-    if len(line) > 1000:  # what was wrong stands in front, the remedy at the end
-        line = f"{line[:600]} ... {line[-300:]}"
-    print(f"error: {line}", file=sys.stderr)
-    return code

@@ -57,8 +57,9 @@ def value_or_line(function, *arguments, most=600):
 
 
 # What would show that a file is run; Python itself tells (PEP 578).
-HARMLESS = ("open", "import encodings", "object.__", "sys._getframe", "array.__new__",
-            "os.listdir", "os.scandir", "code.__new__", "builtins.id", "gc.", "time.sleep")
+HARMLESS = ("open", "import encodings", "import torch (",  # the reader asks whether it is there
+            "object.__", "sys._getframe", "array.__new__", "os.listdir", "os.scandir",
+            "code.__new__", "builtins.id", "gc.", "time.sleep")
 _events = []
 _watching = []
 

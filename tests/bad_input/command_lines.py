@@ -14,7 +14,7 @@ CASES = {
     "unknown": usage("train --batchsize=3", "batchsize", "Did you mean: batch_size", HELP),
     "unknown in emoji": usage("train --🌸=3", "🌸", HELP),
     "unknown of control characters": usage(["train", "--a\x1b[31m\nb=3"], r"a\x1b[31m\nb", HELP),
-    "unknown of a megabyte": usage(["train", "--" + "x" * 10**6], "longer than any", HELP),
+    "unknown of 5000 letters": usage(["train", "--" + "x" * 5000], "longer than any", HELP),
     "of another command": usage("export --captions=x", "captions", HELP),
     "one hyphen and a letter": usage("train -s", "'s'", HELP),
     "letters for a number": usage("train --batch_size=many", "--batch_size=many is no whole num"),
