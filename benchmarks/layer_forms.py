@@ -6,8 +6,8 @@ Prints milliseconds, forward and forward with both gradients, measured in turn; 
 rounds counts. Layers are those of the paper's Stage-I and Stage-II:
 
   up        the enlarged map with a 3x3 convolution ("plain"), and one transposed 4x4 convolution
-            ("fast"); blocks.FUSED_FROM, and FUSED_FROM_16_BITS on CPUs with AMX, is the side from which
-            the second is taken
+            ("fast"); blocks.FUSED_FROM is the side from which the second is taken
+            (FUSED_FROM_16_BITS, found on a CPU with AMX)
   down      a convolution ("plain"), and the product of its patches with the kernel ("fast");
             blocks.PRODUCT_CHANNELS and PRODUCT_SIDE
 """

@@ -7,6 +7,7 @@
 import functools
 import math
 import numbers
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -83,6 +84,8 @@ def _check(captions, seed, count, stage, truncation):
     for text in texts:
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"the caption {text!r} is no text; say what to draw.")
+        if re.search("[\ud800-\udfff]", text):
+            raise ValueError(f"the caption {text!r} holds half a character; it cannot be UTF-8.")
 
 
 def _check_text(generator, captions):

@@ -22,7 +22,7 @@ def find_stage1(config: Config, part: Part) -> str | None:
     if tf.io.gfile.exists(kept) and part.is_begun():
         return kept
     if config.stage1:
-        reads_text = build.Stage1(config.stage1).dim("embeddings")
+        reads_text = _fitting(config, config.stage1).dim("embeddings")
         text = Part(config.checkpoint_dir, config.run, "text_encoder")
         if reads_text and not config.precomputed_embeddings and not config.text_encoder and (
                 not text.is_exported()):
@@ -33,7 +33,15 @@ def find_stage1(config: Config, part: Part) -> str | None:
         raise UserError(f"--stage=2 needs a Stage-I and {own.saved_model} is not there; first run "
                         f"python -m stackgan_tf.train --stage=1 --run={config.run}, or give "
                         "--stage1=PATH.")
+    _fitting(config, own.saved_model)
     return own.saved_model
+
+
+def _fitting(config, path):
+    """The Stage-I at `path`; UserError, before the data is read, if Stage-II cannot stand on it."""
+    stage1 = build.Stage1(path)
+    build.latent_dims(config, stage1)
+    return stage1
 
 
 def check_text_encoder(config: Config, source: str, text: Part) -> None:

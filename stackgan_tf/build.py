@@ -97,8 +97,16 @@ def plain_errors(config: Config):
         raise UserError(str(error)) from error
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"--dataset={config.dataset} --data_dir={config.data_dir!r}: "
-                        f"{str(error).splitlines()[0][:300]}; give a --data_dir with room that can "
-                        "be read and written.") from error
+                        f"{_reason(error)}; give a --data_dir with room that can be read and "
+                        "written.") from error
+
+
+def _reason(error):
+    """The first line of an OSError or OpError, with the file it names."""
+    if getattr(error, "strerror", None):
+        named = f" ({str(error.filename)[:200]})" if error.filename else ""
+        return error.strerror + named
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def fixed_captions(config: Config, count: int) -> list[str]:
@@ -231,17 +239,26 @@ class TextEncoder(SavedPart):
             ).tolist()
 
 
-class Stage1(SavedPart):
-    """{noise, epsilon, embeddings} -> images in [-1, 1], frozen under Stage-II."""
+class Stage(SavedPart):
+    """{noise, epsilon, embeddings} -> images [B, H, W, 3] in [-1, 1]."""
 
-    def __init__(self, path: str):
-        super().__init__(path, "Stage-I")
+    def __init__(self, path: str, what: str):
+        super().__init__(path, what)
         names, image = set(self.inputs), self.outputs.get("images")
         sized = all(spec.shape.rank == 2 and spec.shape[1] for spec in self.inputs.values())
         if not sized or "noise" not in names or names - {"noise", "epsilon", "embeddings"} or (
-                image is None or image.shape.rank != 4):
-            raise UserError(f"Stage-I {path} does not map noise [B, n] (and epsilon, embeddings) "
-                            f"to images: its inputs are {self.inputs}, its outputs {self.outputs}.")
+                image is None or image.shape.rank != 4 or image.shape[3] != 3):
+            raise UserError(f"{what} {path} does not map noise [B, n] (and epsilon, embeddings) to "
+                            f"images [B, H, W, 3]: its inputs are {self.inputs}, its outputs "
+                            f"{self.outputs}.")
+
+
+class Stage1(Stage):
+    """A Stage-I as it lies frozen under Stage-II."""
+
+    def __init__(self, path: str):
+        super().__init__(path, "Stage-I")
+        image = self.outputs["images"]
         self.size = image.shape[1] or 0
         if self.size < 8 or self.size & (self.size - 1) or image.shape[2] != self.size:
             raise UserError(f"Stage-I {path} makes images of {image.shape[1]}x{image.shape[2]}; "
@@ -262,7 +279,7 @@ def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, 
     """
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(devices.precision(config))
-    dims = _latent_dims(config, frozen_stage1)
+    dims = latent_dims(config, frozen_stage1)
     text_dim = config.condition_dim if config.embedding_dim else 0
     if config.stage == 1:
         discriminator = stage1.Stage1Discriminator(config.image_size, config.discriminator_width,
@@ -284,7 +301,7 @@ def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, 
 def generator_alone(config: Config, frozen_stage1: Stage1 | None = None) -> StackGAN:
     """The game of a stage with a built generator and no discriminator: it can `generate` only."""
     keras.config.set_dtype_policy(devices.precision(config))
-    dims = _latent_dims(config, frozen_stage1)
+    dims = latent_dims(config, frozen_stage1)
     generator = _generator(config, frozen_stage1)
     _build(config, dims, frozen_stage1, [generator])
     return StackGAN(generator, None, dims, stage1=frozen_stage1)
@@ -334,7 +351,8 @@ def _generator(config, frozen_stage1):
         log_sigma=config.condition_log_sigma, add_to_sketch=config.add_to_sketch)
 
 
-def _latent_dims(config, frozen_stage1):
+def latent_dims(config: Config, frozen_stage1: Stage1 | None) -> dict[str, int]:
+    """{name: size} of a stage's random inputs; UserError for a Stage-I that does not fit."""
     dims = {"noise": config.noise_dim}
     if config.embedding_dim and config.conditioning_augmentation:
         dims["epsilon"] = config.condition_dim
@@ -345,11 +363,12 @@ def _stage2_dims(config, dims, frozen_stage1):
     """Latents of both stages together; refuses a Stage-I that does not fit."""
     if frozen_stage1.size >= config.image_size:
         raise UserError(f"--image_size={config.image_size} is not larger than the "
-                        f"{frozen_stage1.size} of Stage-I {frozen_stage1.path}.")
+                        f"{frozen_stage1.size} of Stage-I {frozen_stage1.path}; try "
+                        f"--image_size={4 * frozen_stage1.size}.")
     given = frozen_stage1.dim("embeddings")
     if given and given != config.embedding_dim:
         raise UserError(f"--embedding_dim={config.embedding_dim} does not fit Stage-I "
-                        f"{frozen_stage1.path}, which reads {given}.")
+                        f"{frozen_stage1.path}, which reads {given} numbers a caption.")
     if "epsilon" in dims and frozen_stage1.dim("epsilon") not in (0, dims["epsilon"]):
         raise UserError(f"--condition_dim={config.condition_dim} differs from the "
                         f"{frozen_stage1.dim('epsilon')} of Stage-I {frozen_stage1.path}; both "

@@ -52,7 +52,7 @@ class CaptionFiles:
     """
 
     def __init__(self, folder: str | os.PathLike):
-        self.folder = Path(folder).expanduser()
+        self.folder = Path(os.path.expanduser(folder))
         if not self.folder.is_dir():
             raise ValueError(f"the captions' folder {folder} is not there; give the one that "
                              "holds <class>/<picture>.txt.")

@@ -16,6 +16,7 @@ from typing import Any
 from absl import app, flags
 from absl import logging as absl_logging
 
+from stackgan_tf.messages import fail, of_absl, of_system
 from stackgan_tf.presets import PRESETS
 
 flags.disclaim_key_flags()  # the flags are the command's that asks for them: --help shows them
@@ -35,6 +36,7 @@ class Config:
     run: str = "default"  # name of the run's folder
     checkpoint_dir: str = "checkpoints"  # folder of all runs
     seed: int = 0  # weights, noise and data order follow from it alone
+    deterministic: bool = False  # and each operation rounds alike each time, on one machine
 
     # data
     dataset: str = "drawn_flowers"  # drawn_flowers, folder, reed, tfds:NAME, or coco_captions ...
@@ -134,6 +136,7 @@ REPLACED = ".being-replaced"
 FREE = (
     "run", "checkpoint_dir", "max_unreadable", "train_steps", "epochs", "log_steps",
     "checkpoint_steps", "keep_checkpoints", "jit_compile", "steps_per_call", "on_nan",
+    "deterministic",
 )
 
 CHOICES = {
@@ -242,12 +245,18 @@ def validate(config: Config) -> None:
     for name in ("adam_beta1", "adam_beta2", "ema_decay"):
         if not 0 <= getattr(config, name) < 1:
             raise UserError(f"--{name}={getattr(config, name)} must be from 0 to below 1.")
-    if not re.fullmatch(r"[\w][\w.-]*", config.run):
-        raise UserError(f"--run={config.run!r} is no folder name; use letters, digits, . _ and -.")
+    check_run(config.run)
     if bool(config.train_steps) == bool(config.epochs):
         raise UserError(f"--train_steps={config.train_steps} and --epochs={config.epochs}: "
                         "give exactly one of them, above 0.")
     _validate_sizes(config)
+
+
+def check_run(run: str, flag: str = "--run") -> None:
+    """UserError if `run` is no name of a folder: it shall not lead out of --checkpoint_dir."""
+    if not re.fullmatch(r"\w[\w.-]{,99}", run):
+        raise UserError(f"{flag}={run!r} is no folder name; use at most 100 letters, digits, . _ "
+                        "and -, a letter or digit first.")
 
 
 def _validate_sizes(config):
@@ -292,26 +301,50 @@ def to_flags(config: Config) -> list[str]:
 
 
 def run_cli(main) -> None:
-    """app.run with mistakes of the user as one line on stderr and exit code 1."""
+    """app.run with mistakes as one line on stderr: exit code 1, or 2 for flags that cannot be
+    understood."""
 
     def guarded(argv):
         try:
+            if sys.stdout:  # a console may lack letters that a caption or a folder's name has
+                sys.stdout.reconfigure(errors="backslashreplace")
             # TensorFlow and TFDS report each file they write; our own words are enough.
             absl_logging.set_verbosity(absl_logging.WARNING)
             logging.getLogger("tensorflow").setLevel(logging.WARNING)
             logging.getLogger("stackgan_tf").setLevel(logging.INFO)
-            if len(argv) > 1:
-                raise UserError(f"unexpected {argv[1]!r}; options look like --name=value.")
-            return main(argv)
+            code = main(argv)
+            print(end="", flush=True)  # now, so that a reader who has gone is noticed here
+            return code
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+            return fail(str(error), 1)
+        except BrokenPipeError:  # what reads our output has ended, such as `head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + 13  # as SIGPIPE
         except OSError as error:  # a full disk, a folder that may not be written
-            print(f"error: {error.filename or 'the disk'}: {error.strerror or error}; make room "
-                  "or see to the permissions.", file=sys.stderr)
-            return 1
+            return fail(of_system(error), 1)
+        except MemoryError as error:
+            return fail(f"the memory does not suffice ({error}); a smaller --batch_size, "
+                        "--image_size or width of the networks needs less.", 1)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             return 130
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv):
+    """Gives absl's flags their values; ends the process with code 2 if that cannot be done."""
+    try:
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise flags.Error(f"unexpected {rest[1]!r}; options look like --name=value.")
+        for name in flags.FLAGS:
+            if "\0" in str(flags.FLAGS[name].value):  # from a flagfile; no path can have it
+                raise flags.Error(f"--{name} holds a NUL character; take it out.")
+        return rest
+    except RecursionError:  # absl looks for a flag of a similar name
+        sys.exit(fail("a flag's name is longer than any; --help lists the options.", 2))
+    except (flags.Error, ValueError) as error:  # ValueError: a flagfile that is no text
+        sys.exit(fail(of_absl(str(error)), 2))
+    except SystemExit:  # --help, which absl ends with 1
+        sys.exit(0)

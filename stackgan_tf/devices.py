@@ -35,6 +35,13 @@ def jit_compile(config: Config) -> bool:
     return has_accelerator() if config.jit_compile == "auto" else config.jit_compile == "on"
 
 
+def settle_determinism(config: Config) -> None:
+    """With --deterministic, TensorFlow takes only operations that give the same bits each time on
+    the same machine, and an error where it has none; for the whole process, at its start."""
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
 def steps_per_call(config: Config) -> int:
     """Steps that run before Python looks again; on a CPU it never is what the step waits for."""
     return config.steps_per_call or (10 if has_accelerator() else 1)

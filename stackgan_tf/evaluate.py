@@ -176,8 +176,8 @@ class Judge:
     def _read_card(self):
         try:
             with tf.io.gfile.GFile(self._card) as file:
-                return json.load(file)
-        except (tf.errors.OpError, ValueError):
+                return dict(json.load(file))
+        except (tf.errors.OpError, ValueError, TypeError):
             return {}  # none yet, or cut short: train it (again)
 
     def read(self, pictures: np.ndarray) -> np.ndarray:

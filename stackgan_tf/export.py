@@ -32,7 +32,7 @@ from absl import flags
 from stackgan_tf import build, checkpoint, latents
 from stackgan_tf.config import Config, UserError, define_flags, given_flags, run_cli
 from stackgan_tf.generate import BATCH_SIZE, Generator
-from stackgan_tf.run_folder import Part
+from stackgan_tf.run_folder import Part, refuse_unwritable
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 WARMUP = os.path.join("assets.extra", "tf_serving_warmup_requests")  # TF Serving's name for it
@@ -60,7 +60,10 @@ def export_run(checkpoint_dir: str, run: str, output: str, version: int | None =
     """
     if not output:
         raise UserError("say where the versions of the served model are kept: --output=FOLDER")
+    if not 0 <= truncation <= 1:  # a flag's bounds let nan through
+        raise UserError(f"--truncation={truncation} is no number from 0 to 1.")
     output = os.path.expanduser(output)
+    refuse_unwritable(output, "--output")
     generator = Generator(checkpoint_dir, run)
     final = version_folder(output, version)
     functions, parts = in_precision(generator, checkpoint_dir, precision)
@@ -83,12 +86,12 @@ def export_run(checkpoint_dir: str, run: str, output: str, version: int | None =
 
 
 def version_folder(output: str, version: int | None) -> str:
-    """The folder of a version that is not there yet, its parent made."""
+    """The folder of a version that is not there yet."""
     try:
-        tf.io.gfile.makedirs(output)
-        names = [name.rstrip("/") for name in tf.io.gfile.listdir(output)]
+        names = [name.rstrip("/") for name in tf.io.gfile.listdir(output)] if (
+            tf.io.gfile.exists(output)) else []
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"--output={output} is no folder that can be written: "
+        raise UserError(f"--output={output} is no folder that can be read: "
                         f"{getattr(error, 'message', error)}; give another.") from error
     taken = [int(name) for name in names if name.isdecimal()]
     if version in taken:

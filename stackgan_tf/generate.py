@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf import images, latents
-from stackgan_tf.build import SavedPart, TextEncoder
+from stackgan_tf.build import Stage, TextEncoder
 from stackgan_tf.config import UserError
 from stackgan_tf.parallel import in_order
 from stackgan_tf.run_folder import Part, find_run
@@ -45,7 +45,7 @@ class Generator:
                             f"({parts[wanted].saved_model} is missing); train it with: "
                             f"python -m stackgan_tf.train --stage={wanted} --run={run}")
         self.stage, self.part = wanted, parts[wanted]
-        self.saved = SavedPart(self.part.saved_model, f"stage {wanted}")
+        self.saved = Stage(self.part.saved_model, f"stage {wanted}")
         self.functions = {self.stage: self.saved.function}
         if self.stage == 2 and "stage1" in self.saved.loaded.signatures:
             self.functions[1] = self.saved.loaded.signatures["stage1"]

@@ -115,20 +115,19 @@ def read_rgb(data_or_path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def _open(data_or_path, max_pixels: int) -> Image.Image:
     is_data = isinstance(data_or_path, (bytes, bytearray, memoryview))
     try:
-        if (len(data_or_path) if is_data else os.stat(data_or_path).st_size) == 0:
-            raise ValueError("the file is empty (0 bytes).")
+        size = len(data_or_path) if is_data else os.stat(data_or_path).st_size
         source = io.BytesIO(data_or_path) if is_data else data_or_path
-        image = Image.open(source, formats=FORMATS)
+        image = Image.open(source, formats=FORMATS) if size else None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"too many pixels: {_one_line(error)}") from error
     except Image.UnidentifiedImageError as error:  # its text would repeat the path
         raise ValueError("not a JPEG, PNG or WebP picture, or its header is damaged.") from error
-    except ValueError:
-        raise
     except Exception as error:  # as in read_rgb: a header can be hostile too
         if getattr(error, "strerror", None):  # the system's, about the file, not Pillow's
             raise ValueError(f"cannot be opened: {error.strerror}.") from error
         raise ValueError(f"damaged header: {_one_line(error)}") from error
+    if image is None:
+        raise ValueError("the file is empty (0 bytes).")
     width, height = image.size
     if min(width, height) < 1 or width * height > max_pixels:
         image.close()

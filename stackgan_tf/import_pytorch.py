@@ -24,7 +24,15 @@ import tensorflow as tf
 from absl import flags
 
 from stackgan_tf import build, checkpoint, pytorch_file
-from stackgan_tf.config import Config, UserError, define_flags, given_flags, resolve, run_cli
+from stackgan_tf.config import (
+    Config,
+    UserError,
+    check_run,
+    define_flags,
+    given_flags,
+    resolve,
+    run_cli,
+)
 from stackgan_tf.run_folder import Part, refuse_unwritable
 
 BELOW = "STAGE1_G."  # the Stage-I in a Stage-II file
@@ -44,6 +52,7 @@ def import_weights(weights: str, checkpoint_dir: str, run: str) -> None:
     Raises UserError, in one line, if a tensor is missing, unknown or of another shape, or if
     something is in the way.
     """
+    check_run(run, "--to")
     refuse_unwritable(os.path.join(checkpoint_dir, run))
     lower, upper = stages(read(weights), weights)
     sizes = {stage: read_sizes(stage, tensors, weights)

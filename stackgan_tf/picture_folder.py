@@ -70,12 +70,18 @@ def describe(generator, texts, seed, truncation) -> dict:
 
 def claim(folder: str, settings: dict):
     """Makes the folder, or checks that it is one of these settings; returns its lock."""
-    os.makedirs(folder, exist_ok=True)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        problem = "it is a file" if os.path.isfile(folder) else error.strerror
+        raise UserError(f"--folder={folder} cannot be made: {problem}; choose another.") from error
     path = os.path.join(folder, SETTINGS)
     others = [file for file in os.listdir(folder) if not file.startswith(".")]
     if others and not os.path.exists(path):
         raise UserError(f"--folder={folder} holds {others[0]} and was not made by sample; choose "
                         "an empty folder, or a new one.")
+    if os.path.exists(path):
+        _settings_of(folder)  # which may be damaged: then nothing is written
     claimed = lock(os.path.join(folder, ".lock"), f"another process is filling {folder}; wait for "
                    "it, or choose another --folder.")
     for file in os.listdir(folder):
@@ -83,18 +89,23 @@ def claim(folder: str, settings: dict):
             os.remove(os.path.join(folder, file))
     if not os.path.exists(path):
         images.write(path, (json.dumps(settings, indent=2) + "\n").encode())
-    with open(path, "rb") as file:
-        try:
-            before = dict(json.load(file))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({error}); move {folder} away, or choose another "
-                            "--folder.") from error
+    before = _settings_of(folder)
     differences = [f"{key} {value} (was {before.get(key)})" for key, value in settings.items()
                    if before.get(key) != value]
     if differences:
         raise UserError(f"--folder={folder} holds pictures made with other settings: "
                         f"{'; '.join(differences)}; repeat those, or choose another --folder.")
     return claimed
+
+
+def _settings_of(folder):
+    path = os.path.join(folder, SETTINGS)
+    with open(path, "rb") as file:
+        try:
+            return dict(json.load(file))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UserError(f"{path} is damaged ({error}); move {folder} away, or choose another "
+                            "--folder.") from error
 
 
 def is_complete(path: str) -> bool:

@@ -82,8 +82,13 @@ def prepare(settings: Settings) -> int:
                 _survey(settings, before, stop)  # to see that the input is still the same
                 print(f"{settings.output} is whole: {_counts(before['pictures'])}; nothing to do.")
                 return 0
+            new = not tf.io.gfile.exists(settings.output)
             lock = _take(settings.output, folder)  # held to the end
-            plan, bad = _plan(settings, before, stop)
+            try:
+                plan, bad = _plan(settings, before, stop)
+            except UserError:
+                _leave_nothing(settings, folder, new)
+                raise
             done = _make(settings, plan, bad, stop)
         except Stopped:
             print("stopped; what is whole is kept, and the same command goes on.", flush=True)
@@ -93,6 +98,14 @@ def prepare(settings: Settings) -> int:
         lock.close()
     tf.io.gfile.rmtree(folder)
     return 0
+
+
+def _leave_nothing(settings, folder, new):
+    """Removes the folders that a set of bad input would be made in, unless it was begun before."""
+    if not tf.io.gfile.exists(os.path.join(settings.output, PLAN)):
+        tf.io.gfile.rmtree(folder)
+        if new:
+            tf.io.gfile.rmtree(settings.output)
 
 
 def _before(settings):
@@ -155,7 +168,8 @@ def _survey(settings, before, stop):
     except ValueError as error:
         raise UserError(str(error)) from error
     if "train" not in found.rows:
-        raise UserError(f"--data_dir={config.data_dir} holds no picture to train on.")
+        raise UserError(f"--data_dir={config.data_dir} holds no picture to train on"
+                        f"{_first(found.unreadable)}; add some.")
     if before.get("input", found.digest) != found.digest:
         raise UserError(f"--data_dir={config.data_dir} has changed since --output={output} was "
                         "begun (lines, or sizes or times of files); choose another --output.")
@@ -281,6 +295,11 @@ def _limit(bad, most):
                         "--output, or raise --max_unreadable.")
 
 
+def _first(bad):
+    """One of {file: reason}, for a message; "" of none."""
+    return next((f": {file} ({reason.rstrip('.')})" for file, reason in bad.items()), "")
+
+
 def _counts(pictures):
     return ", ".join(f"{count:,} {split}" for split, count in pictures.items()) + " pictures"
 
@@ -296,7 +315,8 @@ def _finish(settings, plan, done, bad):
         infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths,
                                          num_bytes=sum(report["bytes"] for report in reports)))
     if not pictures["train"]:
-        raise UserError("no picture to train on can be read.")
+        raise UserError(f"--data_dir={settings.config.data_dir}: no picture to train on can be read"
+                        f"{_first(bad)}. Repair them and choose another --output.")
     tfds.folder_dataset.write_metadata(
         data_dir=settings.output, features=plan.features(), split_infos=infos, check_data=False,
         description="Pictures and captions, prepared by stackgan_tf.prepare.")

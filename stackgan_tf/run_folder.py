@@ -12,7 +12,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-from stackgan_tf.config import FREE, REPLACED, Config, UserError
+from stackgan_tf.config import FREE, REPLACED, Config, UserError, check_run
 
 PARTS = ("text_encoder", "stage1", "stage2")
 
@@ -63,10 +63,12 @@ class Part:
             return None
         try:
             with tf.io.gfile.GFile(path) as file:
-                return json.load(file)
-        except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}); restore it, or move the folder "
-                            f"{self.path} away to start over.") from error
+                stored = json.load(file, parse_constant=_refuse_constant)
+            check_types(stored)
+            return stored
+        except (ValueError, RecursionError, tf.errors.OpError) as error:
+            raise UserError(f"{path} is damaged ({getattr(error, 'message', error)}); restore it, "
+                            f"or move the folder {self.path} away to start over.") from error
 
     def open(self, config: Config, relevant: tuple[str, ...] | None = None) -> None:
         """Makes the folder, or checks that it was made with the same settings.
@@ -138,6 +140,21 @@ class Part:
                             "choose another --checkpoint_dir or make room.") from error
 
 
+def check_types(stored) -> None:
+    """ValueError if what a config.json holds could not have been written by us."""
+    if not isinstance(stored, dict):
+        raise ValueError(f"it holds one {type(stored).__name__}, no settings")
+    for field in dataclasses.fields(Config):
+        value = stored.get(field.name, field.default)
+        whole = field.type is float and type(value) is int
+        if type(value) is not field.type and not whole:
+            raise ValueError(f"{field.name} is {str(value)[:60]!r}, no {field.type.__name__}")
+
+
+def _refuse_constant(name):
+    raise ValueError(f"it holds {name}")
+
+
 def lock(path: str, taken: str):
     """Locks a file till what is returned is closed, or the process ends; UserError(taken) if
     another process has it. Windows, and some file systems, have no such locks and go without."""
@@ -153,7 +170,7 @@ def lock(path: str, taken: str):
     return file
 
 
-def refuse_unwritable(path: str) -> None:
+def refuse_unwritable(path: str, flag: str = "--checkpoint_dir") -> None:
     """UserError if the folder `path` could not be made or written: at the start, not at the end."""
     if "://" in path:
         return
@@ -162,14 +179,15 @@ def refuse_unwritable(path: str) -> None:
         there = os.path.dirname(there)
     if not os.path.isdir(there):
         raise UserError(f"{path} cannot be made: {there} is no folder; choose another "
-                        "--checkpoint_dir.")
+                        f"{flag}.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{path} cannot be written: {there} is read-only for you; choose another "
-                        "--checkpoint_dir, or see to the permissions.")
+                        f"{flag}, or see to the permissions.")
 
 
 def find_run(checkpoint_dir: str, run: str) -> str:
     """The run's folder; UserError names the runs that are there."""
+    check_run(run)
     path = os.path.join(checkpoint_dir, run)
     if not tf.io.gfile.isdir(path):
         runs = []

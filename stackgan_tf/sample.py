@@ -26,6 +26,7 @@ vectors, some of which its data holds:
 """
 
 import dataclasses
+import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -118,13 +119,14 @@ def draw_grid(generator, labels, texts, o: Options, samples: str) -> list[str]:
     names = ["grid.png", *(f"{i}_{j}_stage{stage}.png" for i in range(len(texts))
                            for stage in stages for j in range(count))]
     check_output(samples, o.output, names)
-    folder = o.output or new_folder(samples)
     captions, seeds = [texts[i] for i, _ in places], [o.seed + j for _, j in places]
     batches = [generator.batches(captions, seeds, stage, o.truncation[0]) for stage in stages]
+    made = (one for some in zip(*batches) for one in zip(*some))
+    made = itertools.chain([next(made)], made)  # a run that draws nothing leaves no folder
+    folder = o.output or new_folder(samples)
     shown = []  # of each of the first places: a picture a stage
 
     def pictures() -> Iterator[tuple[str, np.ndarray]]:
-        made = (one for some in zip(*batches) for one in zip(*some))
         for (i, j), one in zip(places, made):
             if len(shown) < GRID_PICTURES:
                 shown.append(one)

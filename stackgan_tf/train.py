@@ -43,6 +43,7 @@ MOST_SKIPPED = 3  # steps, with --on_nan=rollback; more is no accident
 
 def main(_):
     config = settings()
+    devices.settle_determinism(config)
     part = Part(config.checkpoint_dir, config.run, f"stage{config.stage}")
     refuse_unwritable(part.path)
     config = settle_precision(config, part)

@@ -18,7 +18,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import build, checkpoint, config, logs, pipeline, progress, run_folder, stream
+from stackgan_tf import (
+    build,
+    checkpoint,
+    config,
+    devices,
+    logs,
+    pipeline,
+    progress,
+    run_folder,
+    stream,
+)
 from stackgan_tf.adam import FusedAdam
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.text_encoders import char_cnn_rnn
@@ -151,12 +161,14 @@ def _float(images):
 
 def train(settings: Config) -> int:
     """Trains and exports the run's text encoder, or goes on with it; returns the exit code."""
-    part = _open(settings)
+    devices.settle_determinism(settings)
+    part = _check(settings)
     if part.is_exported():
         print(f"{part.path} is finished; nothing to do.")
         return 0
+    data = _load(dataclasses.replace(settings, stage=1, image_size=IMAGE_SIZE))
+    part.open(settings, RELEVANT)
     settings = dataclasses.replace(settings, stage=1, image_size=IMAGE_SIZE)
-    data = _load(settings)
     trainer = Trainer(settings)
     checkpoints = checkpoint.Checkpoints(part.checkpoints, trainer.parts, settings.keep_checkpoints)
     start = checkpoints.restore()
@@ -171,7 +183,7 @@ def train(settings: Config) -> int:
     return 0
 
 
-def _open(settings):
+def _check(settings):
     part = run_folder.Part(settings.checkpoint_dir, settings.run, "text_encoder")
     run_folder.refuse_unwritable(part.path)
     if not settings.embedding_dim:
@@ -184,7 +196,7 @@ def _open(settings):
         raise UserError(f"the embeddings of --dataset={settings.dataset} come with it, so there is "
                         "no text encoder to train; to train one on its captions instead, add "
                         "--noprecomputed_embeddings.")
-    part.open(settings, RELEVANT)
+    part.check(settings, RELEVANT)
     return part
 
 

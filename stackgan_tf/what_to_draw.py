@@ -1,6 +1,7 @@
 """What `sample` shall draw: captions, a file of them, or vectors; refused in the flags' words."""
 
 import os
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +31,9 @@ def read_captions(captions: Sequence[str], path: str) -> list[str]:
         if not caption.strip():
             raise UserError(f"caption {i + 1} of {len(captions)} is empty; say what to draw: "
                             f"{EXAMPLE}")
+        if re.search("[\ud800-\udfff]", caption):  # how Python reads other bytes
+            raise UserError(f"caption {i + 1} of {len(captions)} is no UTF-8; have the terminal "
+                            "send that, or put it into a --captions_file.")
     return list(captions)
 
 
@@ -68,7 +72,7 @@ def read_embeddings(path: str, dim: int, most: int) -> tuple[list[str], np.ndarr
     except OSError as error:
         raise UserError(f"--embeddings={path} cannot be read: {error.strerror or error}."
                         ) from error
-    except (ValueError, TypeError, IndexError, EOFError) as error:
+    except Exception as error:  # on hostile bytes NumPy raises nearly anything
         reason = str(error).splitlines()[0] if str(error) else "no arrays"
         raise UserError(f"--embeddings={path} holds no vectors: {reason}") from error
     vectors = vectors[None] if vectors.ndim == 1 else vectors

@@ -1,5 +1,6 @@
 """Tiny data, tiny networks and the command line, for all tests."""
 
+import collections
 import json
 import os
 import subprocess
@@ -27,6 +28,22 @@ TINY = {
     "conditioning_augmentation": True, "discriminator_norm": "batch", "r1_weight": 0.0,
     "learning_rate": 2e-4, "adam_beta1": 0.5, "learning_rate_decay_epochs": 10.0,
 }
+
+
+FIGURES = []
+
+
+@pytest.fixture
+def figure(request):
+    """figure(text): what a test counted or measured, shown at the end of all tests."""
+    return lambda text: FIGURES.append(f"{request.node.name.partition('[')[0]}: {text}")
+
+
+def pytest_terminal_summary(terminalreporter):
+    if FIGURES:
+        terminalreporter.section("figures")
+        for text, count in collections.Counter(FIGURES).items():
+            terminalreporter.line(text + f" ({count} times)" * (count > 1))
 
 
 @pytest.fixture(autouse=True)

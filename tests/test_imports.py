@@ -8,7 +8,7 @@ import stackgan_tf
 ROOT = Path(stackgan_tf.__file__).parent
 LEVELS = [
     ["config", "presets", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
-     "parallel", "restricted_pickle", "caption_files", "adam", "logs", "watchdog"],
+     "parallel", "restricted_pickle", "caption_files", "adam", "logs", "watchdog", "messages"],
     ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*",
      "metrics.*", "pytorch_file", "strips", "what_to_draw", "devices"],
     ["stage1", "stage2", "stackgan", "attribute_classifier", "data_report",
@@ -21,7 +21,7 @@ LEVELS = [
 ]
 # Within a level nobody imports anybody, but for what reads a run of the same level, or a preset.
 WITHIN = {("generate", "run_folder"), ("generate", "checkpoint"), ("picture_folder", "run_folder"),
-          ("config", "presets")}
+          ("config", "presets"), ("config", "messages")}
 
 
 def level(name):

@@ -104,7 +104,7 @@ def test_two_processes_do_not_fill_one_folder(runs, tmp_path):
     assert pngs(tmp_path) == ["0000000.png"]
 
 
-def test_killed_at_any_moment_every_picture_is_whole(runs, tmp_path):
+def test_killed_at_any_moment_every_picture_is_whole(runs, tmp_path, figure):
     """The real thing: SIGKILL while it writes; and the rest is what it would have been."""
     out = tmp_path / "out"
     process = subprocess.Popen(
@@ -128,3 +128,4 @@ def test_killed_at_any_moment_every_picture_is_whole(runs, tmp_path):
     fill(runs, tmp_path / "straight", 40)
     for name in pngs(tmp_path / "straight"):
         assert (out / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+    figure("1 SIGKILL: every picture under its name was whole")

@@ -290,7 +290,7 @@ def _manifest(data_dir: str) -> Path:
     """The path of a folder's manifest, which is there."""
     if not str(data_dir).strip():
         raise ValueError(f"data_dir is empty; give the folder that holds {MANIFEST}.")
-    folder = Path(data_dir).expanduser()  # the shell leaves --data_dir=~/birds as it is
+    folder = Path(os.path.expanduser(data_dir))  # the shell leaves --data_dir=~/birds as it is
     manifest = folder / MANIFEST
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
@@ -314,12 +314,14 @@ def _check_alike(first: Line, line: Line) -> None:
 
 def _parse(raw: bytes, number: int, folder: Path, with_text: bool) -> Line:
     try:
-        line = json.loads(raw.decode("utf-8"))
+        line = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start + 1} is not UTF-8; save it as UTF-8.") from error
     except json.JSONDecodeError as error:
         problem = f"{error.msg} at character {error.pos + 1}"
         raise ValueError(f"not JSON ({problem}); write it like {EXAMPLE}") from error
+    except Twice:
+        raise
     except (RecursionError, ValueError) as error:  # nested 1000 deep; a number of 5000 digits
         raise ValueError(f"not usable JSON; write it like {EXAMPLE}") from error
     if not isinstance(line, dict):
@@ -336,6 +338,19 @@ def _parse(raw: bytes, number: int, folder: Path, with_text: bool) -> Line:
         if "\0" in text or re.search("[\ud800-\udfff]", text):
             raise ValueError(f"{_short(text)} holds a character that is no text; take it out.")
     return Line(number, file, captions, class_name, split, _path(file, folder))
+
+
+class Twice(ValueError):
+    """A name stands twice in an object: json would drop the first, captions for instance."""
+
+
+def _unique(pairs: list) -> dict:
+    found = {}
+    for name, value in pairs:
+        if name in found:
+            raise Twice(f"{_short(name)} stands twice in it; keep one.")
+        found[name] = value
+    return found
 
 
 def _captions(line: dict) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 PLAN = "prepared.json"
+_TFDS = "tensorflow_datasets.core.features."  # its own classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,11 +118,32 @@ def _open(config):
                          "one: python -m stackgan_tf.prepare --output=...")
     try:
         with tf.io.gfile.GFile(path) as file:
-            values = json.load(file)
+            values = dict(json.load(file))
         if "whole" in values:
+            int(values["captions"]["train"]), int(values["settings"]["small_size"])
+            _refuse_foreign_classes(os.path.join(folder, "features.json"))
             return tfds.builder_from_directory(folder), values
-    except (ValueError, OSError, tf.errors.OpError) as error:
-        raise ValueError(f"data_dir={config.data_dir} cannot be read: "
-                         f"{str(error).splitlines()[0][:200]}") from error
+    except Exception as error:  # on metadata that is damaged TFDS raises nearly anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(f"data_dir={config.data_dir} cannot be read: {reason}; prepare it anew: "
+                         "python -m stackgan_tf.prepare --output=...") from error
     raise ValueError(f"data_dir={config.data_dir} is half made; give the command that began it, "
                      "python -m stackgan_tf.prepare, once more.")
+
+
+def _refuse_foreign_classes(path):
+    """ValueError if the features are of classes other than TFDS's, whose modules it would import:
+    a data set that comes from somewhere shall not run anything."""
+    with tf.io.gfile.GFile(path) as file:
+        waiting = [json.load(file)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += value.values()
+            for key in ("pythonClassName", "python_class_name", "type"):  # the last: older TFDS
+                name = value.get(key, _TFDS)
+                if isinstance(name, str) and not name.startswith(_TFDS):
+                    raise ValueError(f"its features.json asks for {name[:100]}, which was not "
+                                     "imported")

@@ -246,7 +246,7 @@ def _split_folder(config, split):
     if not str(config.data_dir).strip():
         raise ValueError("data_dir is empty; give the folder that holds train/ with its pickles: "
                          "--data_dir=data/birds")
-    folder = Path(config.data_dir).expanduser() / split
+    folder = Path(os.path.expanduser(config.data_dir)) / split
     if not folder.is_dir():
         raise ValueError(f"data_dir={config.data_dir} holds no folder {split}/; give the one that "
                          f"holds {split}/{NAMES}.")
@@ -281,7 +281,7 @@ def _find_captions(config):
     if config.captions_dir:
         return CaptionFiles(config.captions_dir)
     for name in ("text_c10", "text"):
-        folder = Path(config.data_dir).expanduser() / name
+        folder = Path(os.path.expanduser(config.data_dir)) / name
         if next(folder.rglob("*.txt"), None):  # there are copies with .h5 or .t7 files alone
             return CaptionFiles(folder)
     return None
@@ -290,10 +290,10 @@ def _find_captions(config):
 def _picture_folders(config):
     """Where pictures may be: file names are relative to one of these."""
     if config.image_dir:
-        folder = Path(config.image_dir).expanduser()
+        folder = Path(os.path.expanduser(config.image_dir))
         # the folder above jpg/, as the ports have it, or jpg/ itself
         return [folder, folder / "images", folder / "CUB_200_2011/images", folder.parent]
-    folder = Path(config.data_dir).expanduser()
+    folder = Path(os.path.expanduser(config.data_dir))
     return [folder / "CUB_200_2011/images", folder / "images", folder]
 
 

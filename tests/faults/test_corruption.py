@@ -111,7 +111,7 @@ def saved(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_the_one_before_it_is_taken(saved, tmp_path, caplog, kind):
+def test_the_one_before_it_is_taken(saved, tmp_path, caplog, figure, kind):
     path, variables, kept = saved
     shutil.copytree(path, tmp_path / "ckpt")
     DAMAGE[kind](tmp_path / "ckpt" / "step-00000006")
@@ -124,4 +124,4 @@ def test_the_one_before_it_is_taken(saved, tmp_path, caplog, kind):
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("stackgan")]
     assert len(lines) == 1 and "step-00000006 cannot be read" in lines[0] and "\n" not in lines[0]
     assert sorted(os.listdir(tmp_path / "ckpt")) == ["step-00000003", "step-00000006.bad"]
-    print(f"1 fault injected ({kind}), 3 steps to do again")
+    figure("1 checkpoint damaged, the one before it taken: 3 steps to do again")

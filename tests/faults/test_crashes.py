@@ -51,7 +51,7 @@ def reached(text):
 
 @pytest.mark.parametrize("stage, kills", [
     (1, 2), *(pytest.param(stage, 25, marks=pytest.mark.slow) for stage in (1, 2))])
-def test_killed_at_random_moments_ends_bit_equal(start, tmp_path, stage, kills):
+def test_killed_at_random_moments_ends_bit_equal(start, tmp_path, figure, stage, kills):
     """Half the kills come by the clock, from the first step on; the others right before one of the
     command's file operations: folders, copies, fsync, renames."""
     whole = start(stage, "whole")
@@ -92,11 +92,11 @@ def test_killed_at_random_moments_ends_bit_equal(start, tmp_path, stage, kills):
                     if name.endswith((".tmp", ".being-replaced"))]
             assert not left
             run += 1
-    print(f"stage {stage}: {done} kills, {finished} runs finished bit-equal; steps to do again at "
-          f"most {max(lost)} (a checkpoint every 3), complete checkpoints lost: 0")
+    figure(f"stage {stage}: {done} kills, {finished} runs finished bit-equal; steps to do again at "
+           f"most {max(lost)} (a checkpoint every 3), complete checkpoints lost: 0")
 
 
-def test_a_signal_leaves_a_checkpoint_and_a_second_one_ends_at_once(start, tmp_path):
+def test_a_signal_leaves_a_checkpoint_and_a_second_one_ends_at_once(start, tmp_path, figure):
     path, saved, seconds = os.path.join(tmp_path, "stopped", "stage1"), 0, []
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGINT, None)):
         child = start(1, "stopped", train_steps=100_000, checkpoint_steps=1_000_000)
@@ -115,8 +115,8 @@ def test_a_signal_leaves_a_checkpoint_and_a_second_one_ends_at_once(start, tmp_p
         seconds.append(time.monotonic() - begin)
         assert child.wait() == code and "which is saved" in child.text()
         saved = newest(path)
-    print(f"2 signals: a checkpoint after {max(seconds):.1f} s at most, 0 steps lost; 1 repeated "
-          "signal: ended at once")
+    figure(f"2 signals: a checkpoint after {max(seconds):.1f} s at most, 0 steps lost; 1 repeated "
+           "signal: ended at once")
 
 
 @pytest.fixture
@@ -139,7 +139,8 @@ def small_disk(tmp_path):
         subprocess.run(["umount", "-l", str(path)], check=True)
 
 
-def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on_with_room(start, small_disk):
+def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on_with_room(start, small_disk,
+                                                                              figure):
     disk = small_disk("64m")
     child = start(1, "full", checkpoint_dir=disk)
     part = os.path.join(disk, "full", "stage1")
@@ -167,4 +168,4 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on_with_room(st
     again = start(1, "full", checkpoint_dir=disk)
     assert again.wait() == 0, again.text()
     assert "going on from the checkpoint of step 3\n" in again.text()
-    print("1 full disk: the checkpoint of step 3 kept, 3 steps done again when there was room")
+    figure("1 full disk: the checkpoint of step 3 kept, 3 steps done again when there was room")

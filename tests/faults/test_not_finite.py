@@ -61,7 +61,7 @@ def by_hand(trainer, skipped):
     return weights(trainer)
 
 
-def test_training_stops_with_the_step_and_the_names(trainer):
+def test_training_stops_with_the_step_and_the_names(trainer, figure):
     one = trainer(bad=(7,))
     one.first_bad.assign([2, 1])
     with pytest.raises(UserError, match="^loss not finite at step 2; there is no checkpoint"):
@@ -76,10 +76,10 @@ def test_training_stops_with_the_step_and_the_names(trainer):
     again = trainer()
     assert again.checkpoints.restore() == 6
     assert all(np.isfinite(value).all() for value in weights(again))
-    print("1 fault injected, 1 step lost")
+    figure("1 fault injected, 1 step lost")
 
 
-def test_rollback_is_training_without_those_batches(trainer):
+def test_rollback_is_training_without_those_batches(trainer, figure):
     """Three bad steps, one of them before the first checkpoint; then the fourth."""
     bad = (2, 7, 8)
     assert trainer(bad=bad, on_nan="rollback", train_steps=7).run() == 0
@@ -92,15 +92,16 @@ def test_rollback_is_training_without_those_batches(trainer):
     with pytest.raises(UserError, match="at step 14, after steps 2, 7, 8 were skipped.*"
                                         "checkpoint of step 12 is kept"):
         fourth.run()
-    print("4 faults injected, 3 batches skipped, no checkpoint lost")
+    figure("4 faults injected, 3 batches skipped, no checkpoint lost")
 
 
-def test_rollback_between_many_steps_a_call(trainer):
+def test_rollback_between_many_steps_a_call(trainer, figure):
     calls = {"steps_per_call": 4, "checkpoint_steps": 4, "log_steps": 4}
     one = trainer(bad=(6, 9), on_nan="rollback", run="calls", **calls)
     assert one.run() == 0 and one.skipped == [6, 9]
     for a, b in zip(weights(one), by_hand(trainer(run="hand"), (6, 9)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    figure("2 faults injected, 2 batches skipped")
 
 
 def test_only_the_first_bad_step_is_noted_and_every_name_of_it():

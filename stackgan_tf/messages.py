@@ -1,0 +1,48 @@
+"""How a mistake is said: one line, with what to do about it."""
+
+import errno
+import re
+import sys
+
+_LONGEST = 1000  # characters
+
+# What to do where the system refused something.
+_REMEDIES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room",
+             errno.EACCES: "see to the permissions", errno.EPERM: "see to the permissions"}
+
+# What absl says of a flag, and what we say instead.
+_OF_ABSL = (
+    (r"flag (--.*): invalid literal for int.*", r"\1 is no whole number; give one."),
+    (r"flag (--.*): Exceeds the limit.*", r"\1 is too long a number; give a shorter one."),
+    (r"flag (--.*): could not convert string to float.*", r"\1 is no number; give one."),
+    (r"flag (--.*): \('Non-boolean argument.*", r"\1 is neither true nor false; give one."),
+    (r"flag (--.*)", r"\1; --help says more."),
+    (r"ERROR:: Unable to open flagfile: \[.*\] (.*): '(.*)'",
+     r"--flagfile=\2 cannot be read: \1; give a text file of flags, one a line."),
+    (r"(.* codec can't decode byte .*)",
+     r"--flagfile is no UTF-8 text (\1); give a text file of flags, one a line."),
+    (r"((?:Unknown|Missing|--).*)", r"\1; --help lists the options."),
+)
+
+
+def fail(message: str, code: int) -> int:
+    """Prints the message as one line that no content of a file or flag can break or color."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    if len(line) > _LONGEST:  # what was wrong stands in front, the remedy at the end
+        line = f"{line[:_LONGEST - 400]} ... {line[-300:]}"
+    print(f"error: {line}", file=sys.stderr)
+    return code
+
+
+def of_absl(message: str) -> str:
+    """What a flags.Error says, with a remedy."""
+    for pattern, words in _OF_ABSL:
+        if re.fullmatch(pattern, message, re.DOTALL):
+            return re.sub(pattern, words, message, flags=re.DOTALL)
+    return message
+
+
+def of_system(error: OSError) -> str:
+    """What the system refused, with a remedy."""
+    remedy = _REMEDIES.get(error.errno, "give another path")
+    return f"{error.filename or 'the disk'}: {error.strerror or error}; {remedy}."
