@@ -105,7 +105,7 @@ def read_pictures(generator: Generator, judge: "Judge", captions, seed: int) -> 
     for made in generator.batches(captions, seeds):
         predicted.append(judge.read(shrink(made)))
         done += len(made)
-        bar.update(done, {"percent": 100.0 * done / len(captions)})
+        bar.update(done, {})
     bar.close()
     return np.concatenate(predicted)
 

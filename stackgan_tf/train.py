@@ -314,7 +314,7 @@ class Trainer:
             # the optimizer's own: with float16 it leaves out steps, and they do not count for it
             tf.summary.scalar("learning_rate", self.generator_adam.learning_rate, step)
             tf.summary.scalar("images_per_second", progress.images_per_second(step), step)
-        return {name: values[name] for name in ("loss/discriminator", "loss/generator")}
+        return {"loss D": values["loss/discriminator"], "G": values["loss/generator"]}
 
     def warn(self, line, step):
         if line:

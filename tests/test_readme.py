@@ -23,9 +23,9 @@ from test_reed import CLASSES, NAMES, write_split
 from test_tfds import picture, write
 
 from stackgan_tf import attribute_classifier, checkpoint
-from stackgan_tf.attribute_classifier import ATTRIBUTES
 from stackgan_tf.config import Config
 from stackgan_tf.datasets.drawn_flowers import DrawnFlowers
+from stackgan_tf.flower_drawing import ATTRIBUTES
 from stackgan_tf.presets import PRESETS
 
 PROGRAMS = ("python", "pip", "pytest", "tensorboard", "docker", "curl")
