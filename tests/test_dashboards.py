@@ -4,6 +4,9 @@ import gzip
 import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -227,3 +230,13 @@ def test_tensorboard_serves_the_projector(ask):
     assert len(ask(f"plugin/projector/tensor?{where}")) == 12 * 8 * 4
     assert ask(f"plugin/projector/metadata?{where}").count(b"\n") == 13
     assert ask(f"plugin/projector/sprite_image?{where}").startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium here")
+def test_screenshots_show_the_charts(checkpoints, tmp_path):
+    """The README's command, of one page: charts are drawn, in colors of their lines."""
+    subprocess.run([sys.executable, os.path.join(ROOT, "docs/screenshots.py"), "--logdir",
+                    str(checkpoints), f"--output={tmp_path}", "--pages=custom_scalars"],
+                   check=True, timeout=300)
+    picture = Image.open(tmp_path / "tensorboard_custom_scalars.png")
+    assert picture.width == 1200 and len(picture.convert("RGB").getcolors()) > 20
