@@ -18,7 +18,7 @@ from stackgan_tf import blocks, datasets, devices, stage1, stage2
 from stackgan_tf.adam import FusedAdam
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.datasets import folder, prepared
-from stackgan_tf.pipeline import Batches, Examples, text
+from stackgan_tf.pipeline import Batches, Examples
 from stackgan_tf.stackgan import StackGAN
 from stackgan_tf.stream import Stream
 
@@ -107,44 +107,6 @@ def _reason(error):
         named = f" ({str(error.filename)[:200]})" if error.filename else ""
         return error.strerror + named
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
-
-
-def fixed_captions(config: Config, count: int) -> list[str]:
-    """`count` captions of the test split (of "train" if there is none), one a picture."""
-    chosen = [row["captions"] for row in _fixed_rows(config, count, "captions")]
-    return [text(captions[i % len(captions)]) for i, captions in enumerate(chosen)]
-
-
-def fixed_embeddings(config: Config, count: int) -> tuple[list[str], np.ndarray]:
-    """`count` labels and embeddings, float32 (count, dim), chosen as `fixed_captions` does.
-
-    A label is the caption, where there is one for each embedding, else the picture's file name.
-    """
-    labels, vectors = [], []
-    for i, row in enumerate(_fixed_rows(config, count, "embeddings")):
-        embeddings, captions = row["embeddings"], row.get("captions", ())
-        place = i % len(embeddings)
-        vectors.append(embeddings[place])
-        named = len(captions) == len(embeddings)
-        labels.append(text(captions[place] if named else row["file_name"]))
-    return labels, np.stack(vectors)
-
-
-def _fixed_rows(config, count, name):
-    """`count` elements that have `name`, without their pictures."""
-    first = []
-    for split in ("test", "train"):  # there may be no test split
-        try:
-            rows = itertools.islice(_elements(config, split), 64 * count)
-            first = [{k: v for k, v in row.items() if k != "image"} for row in rows
-                     if len(row.get(name, ()))]
-        except ValueError as error:
-            if split == "train":
-                raise UserError(str(error)) from error
-        if first:
-            break
-    # one further each time: data sets that go through their classes in turn are common
-    return [first[(i * (len(first) // count) + i) % len(first)] for i in range(count)]
 
 
 def embedding_dim(config: Config) -> int:

@@ -6,7 +6,8 @@
 For captions of the test split a classifier reads petal color, shape and count, center and
 background off the generated pictures. The first time it is trained on drawn flowers, which takes
 three minutes on two CPU cores, and kept in checkpoints/attribute_classifier. Prints a table and
-adds a line to checkpoints/<run>/stage<N>/metrics.jsonl. A thousand pictures take a minute.
+adds a line to checkpoints/<run>/stage<N>/metrics.jsonl and a point to TensorBoard's log. A thousand
+pictures take a minute.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ from stackgan_tf.config import Config, UserError, define_flags, given_flags, run
 from stackgan_tf.datasets import drawn_flowers
 from stackgan_tf.flower_drawing import TEST_CLASS_NAMES
 from stackgan_tf.generate import BATCH_SIZE, Generator
+from stackgan_tf.logs import Logs
 from stackgan_tf.metrics import attribute_accuracy
 from stackgan_tf.progress import Progress
 from stackgan_tf.run_folder import refuse_unwritable
@@ -62,6 +64,7 @@ def evaluate(checkpoint_dir: str, run: str, stage: int | None = None, count: int
         "version": __version__,
     }
     append_line(generator.part.metrics, record)
+    write_log(generator.part.logs, values, record["step"] or 0)
     return record
 
 
@@ -102,7 +105,7 @@ def read_pictures(generator: Generator, judge: "Judge", captions, seed: int) -> 
     for made in generator.batches(captions, seeds):
         predicted.append(judge.read(shrink(made)))
         done += len(made)
-        bar.update(done, {"percent": 100.0 * done / len(captions)})
+        bar.update(done, {})
     bar.close()
     return np.concatenate(predicted)
 
@@ -125,6 +128,15 @@ def append_line(path: str, record: dict) -> None:
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"cannot write {path}: {getattr(error, 'message', error)}; make room, or "
                         "see to its permissions.") from error
+
+
+def write_log(folder: str, values: dict, step: int) -> None:
+    """The accuracies as metrics of TensorBoard's HParams. In a log of their own, for TensorBoard
+    reads on in the newest file of a folder, and a training may be at work in the other."""
+    with Logs(os.path.join(folder, "evaluate")).writing():
+        for name, value in values.items():
+            if name.startswith("accuracy/"):
+                tf.summary.scalar(name, value, step)
 
 
 def table(record: dict) -> str:

@@ -1,6 +1,7 @@
 """TensorBoard's log of one part of a run."""
 
 import contextlib
+import os
 import re
 
 import tensorflow as tf
@@ -27,9 +28,31 @@ class Logs:
         except tf.errors.OpError as error:
             self._say(error)
 
+    def write(self, name: str, data: bytes) -> bool:
+        """Writes a file of the folder, whole or not at all; says whether it did."""
+        try:
+            write_whole(os.path.join(self.folder, name), data)
+            return True
+        except tf.errors.OpError as error:
+            self._say(error)
+            return False
+
     def _say(self, error):
         if not self._said:
             reason = re.sub(r"\{\{.*?\}\} ?", "", error.message or "no reason given")
             print(f"warning: {self.folder} could not be written, so the log has a gap: "
                   f"{reason.splitlines()[0][:400]}", flush=True)
         self._said = True
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Writes a file beside, then renames it; makes missing folders. Raises tf.errors.OpError."""
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    try:
+        with tf.io.gfile.GFile(path + ".tmp", "wb") as file:
+            file.write(data)
+        tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
+    except tf.errors.OpError:
+        with contextlib.suppress(tf.errors.OpError):  # it would keep a full disk full
+            tf.io.gfile.remove(path + ".tmp")
+        raise

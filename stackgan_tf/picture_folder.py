@@ -51,7 +51,7 @@ def fill(folder: str, count: int, generator, texts: Sequence, seed: int, truncat
     with claimed:
         try:
             for done, _ in enumerate(in_order(write, pictures()), count - len(missing) + 1):
-                bar.update(done, {"percent": 100.0 * done / count})
+                bar.update(done, {})
         finally:
             bar.close()
     return len(missing)

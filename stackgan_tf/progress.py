@@ -6,6 +6,7 @@ import time
 
 import tqdm
 
+BAR = "{desc} {n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}"  # with values in 80 columns
 
 class Progress:
     """A bar on a terminal, plain lines anywhere else.
@@ -24,24 +25,24 @@ class Progress:
         self.name, self.total, self.every, self.per_step = name, total, every, per_step
         self.bar = None
         if sys.stderr.isatty():
-            self.bar = tqdm.tqdm(total=total, initial=start, desc=name, unit=unit)
+            self.bar = tqdm.tqdm(total=total, initial=start, desc=name, unit=unit,
+                                 dynamic_ncols=True, bar_format=BAR if total else None)
         self.first, self.begin = start, time.monotonic()
 
     def images_per_second(self, step):
         return (step - self.first) * self.per_step / max(time.monotonic() - self.begin, 1e-9)
 
     def update(self, step, values=None):
-        """`step` steps are done; `values` {name: number} are shown when given."""
+        """`step` steps are done; `values` {name: number}, which may be {}, are shown when given."""
+        rate = self.images_per_second(step)
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
-            if values:
-                rate = self.images_per_second(step)
-                self.bar.set_postfix_str(f"{rate:.1f} images/s, {_join(values)}")
-        elif values and (step % self.every == 0 or step == self.total):
-            rate = self.images_per_second(step)
+            if values is not None:
+                self.bar.set_postfix_str(f"{rate:.1f} images/s{_join(values)}")
+        elif values is not None and (step % self.every == 0 or step == self.total):
             left = (self.total - step) * self.per_step / max(rate, 1e-9)
             print(f"{self.name}: step {step}/{self.total}, {rate:.1f} images/s, "
-                  f"{left / 60:.1f} min left, {_join(values)}", flush=True)
+                  f"{left / 60:.1f} min left{_join(values)}", flush=True)
 
     def close(self):
         if self.bar is not None:
@@ -49,7 +50,9 @@ class Progress:
 
 
 def _join(values):
-    return ", ".join(f"{name.rsplit('/', 1)[-1]} {value:.3f}" for name, value in values.items())
+    numbers = {name.rsplit("/", 1)[-1]: f"{value:.3f}" if isinstance(value, float) else value
+               for name, value in values.items()}
+    return "".join(f", {name} {number}" for name, number in numbers.items())
 
 
 class StopSignal:

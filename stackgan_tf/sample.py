@@ -140,7 +140,7 @@ def draw_grid(generator, labels, texts, o: Options, samples: str) -> list[str]:
     total = len(names) - 1
     bar = Progress("pictures", 0, total, every=1000)
     for done, _ in enumerate(in_order(write, pictures()), 1):
-        bar.update(done, {"percent": 100.0 * done / total} if total > 1000 else None)
+        bar.update(done, {} if total > 1000 else None)
     bar.close()
     paths = [os.path.join(folder, name) for name in names]
     save(paths[0], strips.grid(labels, shown, count))

@@ -15,14 +15,26 @@ TensorBoard logs. The same command again goes on where the last one stopped, bit
 """
 
 import dataclasses
+import itertools
 import math
 import os
 
 import numpy as np
 import tensorflow as tf
-from tensorboard.plugins.hparams import api as hparams
 
-from stackgan_tf import below, build, checkpoint, devices, images, latents, pipeline, stream
+from stackgan_tf import (
+    below,
+    build,
+    checkpoint,
+    dashboards,
+    devices,
+    images,
+    latents,
+    pipeline,
+    projector,
+    shown_texts,
+    stream,
+)
 from stackgan_tf.config import (
     TEXT_FIELDS,
     Config,
@@ -32,13 +44,14 @@ from stackgan_tf.config import (
     resolve,
     run_cli,
 )
-from stackgan_tf.logs import Logs
+from stackgan_tf.logs import Logs, write_whole
 from stackgan_tf.progress import Progress, StopSignal
 from stackgan_tf.run_folder import Part, refuse_unwritable
 from stackgan_tf.train_step import make_train_step, make_train_steps
 from stackgan_tf.watchdog import Watchdog
 
 MOST_SKIPPED = 3  # steps, with --on_nan=rollback; more is no accident
+PROJECTOR_STEPS = 500  # between two of its pictures at least: drawing them costs a hundredth
 
 
 def main(_):
@@ -170,19 +183,17 @@ class Trainer:
                   "the networks learn captions best near 1. Scale its output.", flush=True)
 
     def _prepare_samples(self, encoder):
-        """Captions and noise of the sample grids, the same at every checkpoint."""
+        """Captions and noise of the grids and the Projector, the same at every checkpoint."""
         rows, self.columns = (8, 4) if self.config.image_size <= 64 else (5, 4)
-        self.captions, embeddings = [""] * rows, None
-        if encoder:
-            self.captions = build.fixed_captions(self.config, rows)
-            embeddings = encoder(self.captions)
-        elif self.config.embedding_dim:
-            self.captions, embeddings = build.fixed_embeddings(self.config, rows)
-        self.grid_embeddings = embeddings
-        if embeddings is not None:
-            self.grid_embeddings = tf.repeat(embeddings, self.columns, axis=0)
-        self.grid_latents = latents.draw(self.gan.latent_dims, [self.config.seed, 2**31 - 1],
-                                         rows * self.columns)
+        self.captions, self.grid_embeddings, self.projected = [""] * rows, None, None
+        if self.config.embedding_dim:
+            grid, self.projected = shown_texts.read(self.config, rows, encoder)
+            self.captions = grid.captions
+            self.grid_embeddings = tf.repeat(grid.embeddings, self.columns, axis=0)
+        self.grid_latents = self._fixed_latents(rows * self.columns)
+
+    def _fixed_latents(self, count):
+        return latents.draw(self.gan.latent_dims, [self.config.seed, 2**31 - 1], count)
 
     def run(self) -> int:
         """Trains to the end; returns an exit code: 0, or 128 + the signal that stopped it."""
@@ -200,11 +211,11 @@ class Trainer:
             self.save(0)  # to go back to
         progress = Progress(f"stage {config.stage}", start, self.total, config.log_steps,
                             config.batch_size)
-        if not start:
-            with self.logs.writing():
-                hparams.hparams({k: v for k, v in dataclasses.asdict(config).items()})
+        with self.logs.writing():
+            dashboards.write_layout()
+            dashboards.write_hparams(config)
         with StopSignal() as stop:
-            step, batches, names = start, self._batches(start), []
+            step, batches, names, projected = start, self._batches(start), [], start
             while step < self.total:
                 step, parts = self._steps(batches, step)
                 names = sorted(parts) if parts else names
@@ -219,6 +230,10 @@ class Trainer:
                 if due:
                     self.save(step)
                     self.write_samples(step)
+                    if step == self.total or (step - projected >= PROJECTOR_STEPS
+                                              and not stop.number):
+                        self.write_projector()
+                        projected = step
                     self.export(step)
                 if stop.number and due:
                     break
@@ -300,7 +315,7 @@ class Trainer:
             # the optimizer's own: with float16 it leaves out steps, and they do not count for it
             tf.summary.scalar("learning_rate", self.generator_adam.learning_rate, step)
             tf.summary.scalar("images_per_second", progress.images_per_second(step), step)
-        return {name: values[name] for name in ("loss/discriminator", "loss/generator")}
+        return {"loss D": values["loss/discriminator"], "G": values["loss/generator"]}
 
     def warn(self, line, step):
         if line:
@@ -310,10 +325,10 @@ class Trainer:
 
     def write_samples(self, step):
         """A grid of the fixed captions as PNG and in TensorBoard; Stage-I above Stage-II."""
-        sizes = [self._sample(self.sampler)]
+        sizes = [self._draw_grid(self.sampler)]
         variety, line = self.watchdog.samples(sizes[0])
         if self.stage1 is not None:
-            sizes.insert(0, self._sample(None))
+            sizes.insert(0, self._draw_grid(None))
         rows, labels = [], []
         for i, caption in enumerate(self.captions):
             here = slice(i * self.columns, (i + 1) * self.columns)
@@ -322,10 +337,7 @@ class Trainer:
         grid = images.labelled_grid(rows, labels)
         path = os.path.join(self.part.samples, f"step-{step:08d}.png")
         try:
-            tf.io.gfile.makedirs(self.part.samples)
-            with tf.io.gfile.GFile(path + ".tmp", "wb") as file:
-                file.write(images.encode_png(grid))
-            tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
+            write_whole(path, images.encode_png(grid))
         except tf.errors.OpError as error:  # a picture less is no reason to lose the checkpoint
             print(f"warning: {path} could not be written: {error.message}", flush=True)
         with self.logs.writing():
@@ -336,24 +348,33 @@ class Trainer:
                 tf.summary.text("samples/captions", text, step)
         self.warn(line, step)
 
-    def _sample(self, generator):
-        """uint8 pictures of the grid by `generator`, or by the Stage-I below when None."""
-        made = []
-        for first in range(0, len(self.captions) * self.columns, 8):
-            inputs = {name: v[first:first + 8] for name, v in self.grid_latents.items()}
-            embeddings = None
-            if self.grid_embeddings is not None:
-                embeddings = self.grid_embeddings[first:first + 8]
+    def write_projector(self):
+        """The test captions with a picture of each, for TensorBoard's Projector."""
+        if texts := self.projected:
+            made = self._draw(self.sampler, self._fixed_latents(len(texts.captions)),
+                              texts.embeddings)
+            projector.write(self.logs, texts.captions, texts.classes, texts.embeddings,
+                            itertools.chain.from_iterable(made))
+
+    def _draw_grid(self, generator):
+        return np.concatenate(list(self._draw(generator, self.grid_latents, self.grid_embeddings)))
+
+    def _draw(self, generator, fixed_latents, embeddings):
+        """uint8 pictures, eight at a time, by `generator`, or by the Stage-I below when None."""
+        for first in range(0, len(fixed_latents["noise"]), 8):
+            rows = slice(first, first + 8)
+            inputs = {name: value[rows] for name, value in fixed_latents.items()}
+            given = None if embeddings is None else embeddings[rows]
             if generator is None:
-                made.append(self.stage1({**inputs, "embeddings": embeddings}))
+                made = self.stage1({**inputs, "embeddings": given})
             else:
-                made.append(self.gan.generate(inputs, embeddings, generator=generator)["images"])
-        try:
-            return images.to_uint8(np.concatenate(made))
-        except ValueError as error:  # not a number
-            raise UserError(f"the generator's weights are no longer finite ({error}); the last "
-                            "checkpoint is kept. Try a lower --learning_rate in a new --run."
-                            ) from error
+                made = self.gan.generate(inputs, given, generator=generator)["images"]
+            try:
+                yield images.to_uint8(made)
+            except ValueError as error:  # not a number
+                raise UserError(f"the generator's weights are no longer finite ({error}); the last "
+                                "checkpoint is kept. Try a lower --learning_rate in a new --run."
+                                ) from error
 
     def export(self, step):
         self.stage_export.write(self.part.saved_model, self.sampler, step, self.fingerprint)

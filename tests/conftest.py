@@ -99,10 +99,15 @@ def make_trainer(tiny, folder, encoder, tmp_path):
     def make(batches=None, **changes):
         config = tiny(**{"dataset": "folder", "data_dir": folder, "checkpoint_dir": str(tmp_path),
                          "precomputed_embeddings": False, **changes})
-        part, text = (Part(str(tmp_path), config.run, name) for name in ("stage1", "text_encoder"))
-        text.saved_model = encoder
-        return train.Trainer(config, part, text, batches or build.load_batches(config), None)
+        return trainer(config, encoder, batches)
     return make
+
+
+def trainer(config, encoder, batches=None):
+    """The train.Trainer of a Stage-I on the text encoder at a path."""
+    part, text = (Part(config.checkpoint_dir, config.run, n) for n in ("stage1", "text_encoder"))
+    text.saved_model = encoder
+    return train.Trainer(config, part, text, batches or build.load_batches(config), None)
 
 
 def command(module, *flags, check=True, **kwargs):

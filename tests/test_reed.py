@@ -12,7 +12,16 @@ from conftest import TINY
 from PIL import Image
 from python2_pickle import dumps
 
-from stackgan_tf import build, evaluate, prepare, sample, train, train_text_encoder, what_to_draw
+from stackgan_tf import (
+    build,
+    evaluate,
+    prepare,
+    sample,
+    shown_texts,
+    train,
+    train_text_encoder,
+    what_to_draw,
+)
 from stackgan_tf.config import UserError, resolve
 from stackgan_tf.datasets import reed
 
@@ -329,11 +338,11 @@ def variables(checkpoints, run, stage):
 
 def test_sample_grids_say_what_they_show(birds, make):
     """The four test pictures in turn, a caption further each time; names where it has none."""
-    labels, vectors = build.fixed_embeddings(make(data_dir=str(birds), embedding_dim=DIM), 6)
-    assert labels == ["bird 0, caption 0", "bird 1, caption 1", NAMES[2], NAMES[3],
+    texts, _ = shown_texts.read(make(data_dir=str(birds), embedding_dim=DIM), 6)
+    assert texts.captions == ["bird 0, caption 0", "bird 1, caption 1", NAMES[2], NAMES[3],
                       "bird 0, caption 4", "bird 1, caption 5"]
     expected = embeddings_of(4)
-    np.testing.assert_array_equal(vectors, [expected[i % 4][i] for i in range(6)])
+    np.testing.assert_array_equal(texts.embeddings, [expected[i % 4][i] for i in range(6)])
 
 
 def test_both_stages_train_on_the_pickled_embeddings(birds, run_train, tmp_path, capsys):
