@@ -9,7 +9,14 @@ class FusedAdam(keras.optimizers.Adam):
     gradient are read once, where Keras makes about ten passes over all of them.
 
     The same variables, under the same names, so that the checkpoints of either fit the other.
+    Under a tf.distribute strategy `apply` takes gradients that are summed over the replicas
+    already: whoever wants to know their norm has summed them.
     """
+
+    def _backend_update_step(self, gradients, variables, learning_rate):
+        # each replica its own copy, without another sum
+        for gradient, variable in zip(gradients, variables, strict=True):
+            self.update_step(gradient, variable, learning_rate)
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)

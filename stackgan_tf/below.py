@@ -18,7 +18,7 @@ def find_stage1(config: Config, part: Part) -> str | None:
     if config.stage == 1:
         return None
     own = Part(config.checkpoint_dir, config.run, "stage1")
-    kept = os.path.join(part.path, "stage1")
+    kept = kept_stage1(part)
     if tf.io.gfile.exists(kept) and part.is_begun():
         return kept
     if config.stage1:
@@ -73,12 +73,15 @@ def check_text_encoder(config: Config, source: str, text: Part) -> None:
                             "saved_model of Stage-I's run), with a new --run if this one has one.")
 
 
-def keep_stage1(source: str, part: Part) -> str:
+def kept_stage1(part: Part) -> str:
+    """Where a Stage-II part has the Stage-I that it stands on."""
+    return os.path.join(part.path, "stage1")
+
+
+def keep_stage1(source: str, part: Part) -> None:
     """Copies Stage-I into the Stage-II part: training Stage-I on must not move it under us."""
-    kept = os.path.join(part.path, "stage1")
-    if source != kept:
-        checkpoint.copy_directory(source, kept)
-    return kept
+    if source != kept_stage1(part):
+        checkpoint.copy_directory(source, kept_stage1(part))
 
 
 def prepare_text_encoder(config: Config, text: Part) -> int:

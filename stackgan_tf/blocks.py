@@ -139,12 +139,12 @@ class BatchNorm(keras.layers.Layer):
         return tf.cast(y, dtype), mean, variance
 
     def _over_replicas(self, x):
-        """The fused kernel sees one replica's rows only."""
+        """The fused kernel sees one replica's rows only; all replicas have as many."""
         context = tf.distribute.get_replica_context()
         wide = tf.cast(x, tf.float32)
         sums = tf.stack([tf.reduce_sum(wide, [0, 1, 2]), tf.reduce_sum(tf.square(wide), [0, 1, 2])])
-        count = tf.cast(tf.size(x) / x.shape[-1], tf.float32)
-        sums, count = context.all_reduce("SUM", [sums, count])
+        count = tf.cast(tf.size(x) / x.shape[-1] * context.num_replicas_in_sync, tf.float32)
+        sums = context.all_reduce("SUM", sums)
         mean, squares = tf.unstack(sums / count)
         variance = tf.maximum(squares - tf.square(mean), 0.0)
         y = tf.nn.batch_normalization(wide, mean, variance, self.beta, self.gamma, self.epsilon)

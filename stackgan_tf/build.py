@@ -25,14 +25,17 @@ from stackgan_tf.stream import Stream
 TFDS = ("caltech_birds2011", "coco_captions", "oxford_flowers102")  # known without "tfds:"
 
 
-def load_batches(config: Config) -> Batches | Stream:
-    """The training batches of a stage, from memory or, of a large prepared set, streamed."""
-    stream = open_stream(config, config.batch_size, config.captions_per_embedding)
+def load_batches(config: Config, worker: int = 0, workers: int = 1) -> Batches | Stream:
+    """The training batches of a stage, from memory or, of a large prepared set, streamed; the rows
+    of one of several workers."""
+    stream = open_stream(config, config.batch_size, config.captions_per_embedding, worker, workers)
     return stream or Batches(load_examples(config, "train"), config.image_size, config.batch_size,
-                             config.seed, config.captions_per_embedding, config.mismatch_candidates)
+                             config.seed, config.captions_per_embedding, config.mismatch_candidates,
+                             worker, workers)
 
 
-def open_stream(config: Config, batch_size: int, captions_per_embedding: int) -> Stream | None:
+def open_stream(config: Config, batch_size: int, captions_per_embedding: int, worker: int = 0,
+                workers: int = 1) -> Stream | None:
     """The training pictures as a stream; None for a set that is to be read into memory.
 
     Which of the two follows from the flags and the data alone: on another machine a run must go
@@ -51,7 +54,7 @@ def open_stream(config: Config, batch_size: int, captions_per_embedding: int) ->
         print("streamed: wrong captions are of any other class (--mismatch_candidates is for sets "
               "in memory)", flush=True)
     return Stream(train, config.image_size, config.load_size, batch_size, config.seed,
-                  config.shuffle_buffer, captions_per_embedding)
+                  config.shuffle_buffer, captions_per_embedding, worker, workers)
 
 
 def load_examples(config: Config, split: str, most: int | None = None) -> Examples:

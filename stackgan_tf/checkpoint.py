@@ -139,6 +139,15 @@ class Checkpoints:
                             "the folder away to start over, or choose another --run.")
         return 0
 
+    def read(self, step: int) -> None:
+        """Loads the checkpoint of a step, which another worker has seen; UserError if it cannot."""
+        try:
+            self._read(step)
+        except UNREADABLE as error:
+            raise UserError(f"{self._folder(step)}, the checkpoint that the chief goes on from, "
+                            f"cannot be read here ({_reason(error)}); give a --checkpoint_dir that "
+                            "all machines share.") from error
+
     def _put_aside(self, folder):
         """Out of the way, or pruning would keep it and remove the good ones."""
         try:

@@ -100,6 +100,8 @@ class Config:
     precision: str = "auto"  # float32, mixed_bfloat16, mixed_float16; auto: bfloat16 or float32
     jit_compile: str = "auto"  # XLA compiles the step: on, off, or auto: on GPU and TPU
     steps_per_call: int = 0  # steps between two returns to Python; 0: 10 on GPU and TPU, else 1
+    distribute: str = "auto"  # none, mirrored (GPUs), multi_worker (TF_CONFIG), tpu; auto: what is
+    tpu: str = ""  # name of the TPU; "": $TPU_NAME, or the one of this machine
 
     on_nan: str = "stop"  # or rollback: to the last checkpoint, and on without that batch
 
@@ -136,7 +138,7 @@ REPLACED = ".being-replaced"
 FREE = (
     "run", "checkpoint_dir", "max_unreadable", "train_steps", "epochs", "log_steps",
     "checkpoint_steps", "keep_checkpoints", "jit_compile", "steps_per_call", "on_nan",
-    "deterministic",
+    "deterministic", "distribute", "tpu",
 )
 
 CHOICES = {
@@ -148,6 +150,7 @@ CHOICES = {
     "learning_rate_schedule": ("exponential", "staircase", "constant"),
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     "jit_compile": ("auto", "on", "off"),
+    "distribute": ("auto", "none", "mirrored", "multi_worker", "tpu"),
     "on_nan": ("stop", "rollback"),
 }
 
@@ -209,7 +212,7 @@ def resolve(given: dict[str, Any], shared: dict[str, Any] | None = None) -> Conf
     """
     given = {**{k: v for k, v in (shared or {}).items() if k in SHARED}, **given}
     for name in ("stage", "preset"):
-        _check_choice(name, given.get(name, getattr(Config, name)))
+        check_choice(name, given.get(name, getattr(Config, name)))
     preset = PRESETS[given.get("preset", Config.preset)]
     values = {**preset[""], **preset[given.get("stage", Config.stage)]}
     for one, other in (("train_steps", "epochs"), ("epochs", "train_steps"),
@@ -221,7 +224,8 @@ def resolve(given: dict[str, Any], shared: dict[str, Any] | None = None) -> Conf
     return config
 
 
-def _check_choice(name, value):
+def check_choice(name: str, value) -> None:
+    """UserError if the option --name knows no such value."""
     if value not in CHOICES[name]:
         raise UserError(f"--{name}={value} is unknown; choose one of "
                         f"{', '.join(map(str, CHOICES[name]))}.")
@@ -230,7 +234,7 @@ def _check_choice(name, value):
 def validate(config: Config) -> None:
     """Refuses values that cannot work, before anything expensive starts."""
     for name in CHOICES:
-        _check_choice(name, getattr(config, name))
+        check_choice(name, getattr(config, name))
     for name, low, high in BOUNDS:
         value = getattr(config, name)
         if not value >= low or (high is not None and value > high):

@@ -2,17 +2,12 @@
 
 import tensorflow as tf
 
-from stackgan_tf.config import Config, UserError
+from stackgan_tf.config import Config
 
 
 def precision(config: Config) -> str:
     """The Keras dtype policy: "auto" is mixed_bfloat16 on TPUs, on GPUs from Ampere on and on CPUs
     with AMX, which multiply bfloat16 several times faster, and float32 anywhere else."""
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if config.precision == "mixed_float16" and replicas > 1:
-        # each replica would keep a loss scale of its own (Keras 3.15)
-        raise UserError(f"--precision=mixed_float16 trains on one GPU, not on {replicas} replicas; "
-                        "take mixed_bfloat16 or float32.")
     if config.precision != "auto":
         return config.precision
     gpus = tf.config.list_physical_devices("GPU")

@@ -137,14 +137,16 @@ class Batches:
     Args:
         examples: the training split.
         image_size: side of the random crop.
-        batch_size, seed: as in Config.
+        batch_size: of the whole step, over all workers; seed: as in Config.
         captions_per_embedding: the mean of so many random captions of the picture is used.
         mismatch_candidates: a wrong caption comes from the nearest in meaning of so many random
             pictures of other classes, see `mismatched`.
+        worker, workers: this worker gives the rows worker * batch_size / workers and on of each
+            batch; all workers together give the batch that one would.
     """
 
     def __init__(self, examples, image_size, batch_size, seed, captions_per_embedding=1,
-                 mismatch_candidates=1):
+                 mismatch_candidates=1, worker=0, workers=1):
         if len(examples) < 2:
             raise UserError("the data has a single picture; training needs 2 at least: add some.")
         if len(examples) < batch_size:
@@ -154,6 +156,8 @@ class Batches:
         self.image_size, self.batch_size, self.seed = image_size, batch_size, seed
         self.captions_per_embedding = captions_per_embedding
         self.mismatch_candidates, self.distances = mismatch_candidates, None
+        self.local_batch_size = batch_size // workers
+        self.mine = slice(worker * self.local_batch_size, (worker + 1) * self.local_batch_size)
         labels = examples.labels
         # with a single class there is no picture of another one: any other picture serves
         self.labels = None
@@ -200,27 +204,36 @@ class Batches:
             other[same] = generator.integers(len(self.examples), size=same.sum())
         return other
 
-    def _embedding(self, index, generator):
+    def _choose(self, index, generator):
+        """Places of random captions of a picture among all embeddings."""
         first, last = self.offsets[index], self.offsets[index + 1]
-        chosen = generator.permutation(last - first)[: self.captions_per_embedding]
-        return self.embeddings[first + chosen].mean(0)
+        return first + generator.permutation(last - first)[: self.captions_per_embedding]
 
     def crop(self, index, generator):
         """A random crop, mirrored every other time: uint8 (image_size, image_size, 3)."""
+        return self._cut(index, *self._place(generator))
+
+    def _place(self, generator):
         room = self.examples.images.shape[1] - self.image_size
-        top, left = generator.integers(room + 1, size=2)
+        return (*generator.integers(room + 1, size=2), generator.integers(2))
+
+    def _cut(self, index, top, left, mirrored):
         image = self.examples.images[index][top:top + self.image_size, left:left + self.image_size]
-        return image[:, ::-1] if generator.integers(2) else image
+        return image[:, ::-1] if mirrored else image
 
     def __call__(self, step):
-        """{"real_images" uint8, "embeddings", "mismatched_embeddings" float32}, NumPy."""
+        """{"real_images" uint8, "embeddings", "mismatched_embeddings" float32}, NumPy; what is
+        random about them is drawn for the rows of all workers, whose order it depends on."""
         step = int(step)
         indices, generator = self.indices(step), _generator(self.seed, 1, step)
-        batch = {"real_images": np.stack([self.crop(i, generator) for i in indices])}
+        places = [self._place(generator) for _ in indices]
+        batch = {"real_images": np.stack([self._cut(i, *place) for i, place in zip(
+            indices[self.mine], places[self.mine], strict=True)])}
         if self.embeddings is not None:
             wrong = self.mismatched(indices, generator)
             for name, rows in (("embeddings", indices), ("mismatched_embeddings", wrong)):
-                batch[name] = np.stack([self._embedding(i, generator) for i in rows])
+                chosen = [self._choose(i, generator) for i in rows]
+                batch[name] = np.stack([self.embeddings[c].mean(0) for c in chosen[self.mine]])
         return batch
 
     def __len__(self):
@@ -230,9 +243,9 @@ class Batches:
     def dataset(self, start: int, stop: int) -> tf.data.Dataset:
         """The batches of steps start..stop-1 as tensors, made ahead; images uint8."""
         size = self.image_size
-        spec = {"real_images": ((self.batch_size, size, size, 3), tf.uint8)}
+        spec = {"real_images": ((self.local_batch_size, size, size, 3), tf.uint8)}
         if self.embeddings is not None:
-            shape = (self.batch_size, self.embeddings.shape[1])
+            shape = (self.local_batch_size, self.embeddings.shape[1])
             spec |= {name: (shape, tf.float32) for name in ("embeddings", "mismatched_embeddings")}
 
         def make(step):

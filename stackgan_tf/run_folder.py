@@ -23,6 +23,7 @@ class Part:
     def __init__(self, checkpoint_dir: str, run: str, name: str):
         self.name = name
         self.path = os.path.join(checkpoint_dir, run, name)
+        self.settings = os.path.join(self.path, "config.json")
         self.checkpoints = os.path.join(self.path, "ckpt")
         self.saved_model = os.path.join(self.path, "saved_model")
         self.logs = os.path.join(self.path, "logs")
@@ -58,7 +59,7 @@ class Part:
 
     def read_config(self) -> dict | None:
         """The settings that the part was made with, None if it was never begun."""
-        path = os.path.join(self.path, "config.json")
+        path = self.settings
         if not tf.io.gfile.exists(path):
             return None
         try:
@@ -128,7 +129,7 @@ class Part:
 
     def _write(self, settings):
         try:
-            path = os.path.join(self.path, "config.json")
+            path = self.settings
             with tf.io.gfile.GFile(path + ".tmp", "w") as file:
                 file.write(json.dumps(settings, indent=2) + "\n")
             if "://" not in path:  # a rename alone survives no power cut

@@ -28,6 +28,7 @@ from stackgan_tf import (
     checkpoint,
     dashboards,
     devices,
+    distribution,
     images,
     latents,
     pipeline,
@@ -55,8 +56,18 @@ PROJECTOR_STEPS = 500  # between two of its pictures at least: drawing them cost
 
 
 def main(_):
+    given = given_flags()
+    cluster = distribution.start(given.get("distribute", Config.distribute),
+                                 given.get("tpu", Config.tpu))
+    with cluster.together():
+        return train(cluster)
+
+
+def train(cluster) -> int:
+    """Trains the stage that the flags say, on the cluster's devices; returns the exit code."""
     config = settings()
     devices.settle_determinism(config)
+    cluster.check(config)
     part = Part(config.checkpoint_dir, config.run, f"stage{config.stage}")
     refuse_unwritable(part.path)
     config = settle_precision(config, part)
@@ -68,13 +79,21 @@ def main(_):
         below.check_text_encoder(config, source, text)
     part.refuse_without_checkpoint()
     part.check(config)
+    cluster.compare(config)  # and nothing is written before all have looked
     print(f"stage {config.stage} of run {config.run!r}: {part.path}", flush=True)
-    batches = build.load_batches(config)
-    part.open(config)
-    if code := below.prepare_text_encoder(config, text):
+    # The chief draws, trains and writes what is not there yet.
+    batches = cluster.chief_first(lambda: build.load_batches(
+        config, cluster.worker, cluster.workers))
+    if cluster.is_chief:
+        part.open(config)
+        if not (code := below.prepare_text_encoder(config, text)) and source:
+            below.keep_stage1(source, part)
+    if code := cluster.of_chief(code if cluster.is_chief else 0):
         return code
-    frozen_stage1 = build.Stage1(below.keep_stage1(source, part)) if config.stage == 2 else None
-    return Trainer(config, part, text, batches, frozen_stage1).run()
+    cluster.expect_shared(part.settings)
+    with cluster.strategy.scope():
+        frozen_stage1 = build.Stage1(below.kept_stage1(part)) if source else None
+    return Trainer(config, part, text, batches, frozen_stage1, cluster).run()
 
 
 def settings() -> Config:
@@ -129,11 +148,14 @@ def settle_precision(config: Config, part: Part) -> Config:
 
 
 class Trainer:
-    """The training loop of one stage, with its reports and checkpoints."""
+    """The training loop of one stage, with its reports and checkpoints.
 
-    def __init__(self, config, part, text, batches, frozen_stage1):
+    With several workers each has one, and the chief's alone writes.
+    """
+
+    def __init__(self, config, part, text, batches, frozen_stage1, cluster=None):
         self.config, self.part, self.batches = config, part, batches
-        self.stage1 = frozen_stage1
+        self.cluster = cluster or distribution.Cluster()
         encoder = self.fingerprint = None
         if config.embedding_dim:
             if not config.precomputed_embeddings:
@@ -142,6 +164,22 @@ class Trainer:
             self._embed(encoder)
         steps_per_epoch = len(batches) / config.batch_size
         self.total = config.train_steps or math.ceil(config.epochs * steps_per_epoch)
+        with self.cluster.strategy.scope():
+            self._make_networks(frozen_stage1, steps_per_epoch)
+        self.steps_per_call = self.cluster.steps_per_call(devices.steps_per_call(config))
+        if self.cluster.is_chief:
+            self.logs = Logs(part.logs)
+            # What samples and exports has each weight once; if training has it often, a copy.
+            self.drawing = self.gan
+            if not self.cluster.is_plain:
+                self.drawing = build.generator_alone(
+                    config, frozen_stage1 and build.Stage1(frozen_stage1.path))
+            self.stage_export = checkpoint.StageExport(config, self.drawing)
+            self._prepare_samples(encoder)
+
+    def _make_networks(self, frozen_stage1, steps_per_epoch):
+        """Networks, optimizers, the step, and the checkpoints of all of them."""
+        config = self.config
         self.gan, self.ema_generator = build.gan(config, frozen_stage1)
         self.generator_adam = build.optimizer(config, build.learning_rate(
             config, config.learning_rate, steps_per_epoch), self.gan.generator)
@@ -151,21 +189,18 @@ class Trainer:
         # What is sampled and exported: the moving average, kept apart from the live weights.
         self.sampler = self.ema_generator if config.ema_decay else self.gan.generator
         self.first_bad = tf.Variable([0, 0], dtype=tf.int64, trainable=False)
-        self.stage_export = checkpoint.StageExport(config, self.gan)
         self.train_step = make_train_step(
             self.gan, self.generator_adam, discriminator_adam,
             self.ema_generator if config.ema_decay else None, config.ema_decay, config.seed,
-            devices.jit_compile(config), self.first_bad)
+            self.cluster.jit_compile(devices.jit_compile(config)), self.first_bad)
         self.train_steps = make_train_steps(self.train_step)
-        self.checkpoints = checkpoint.Checkpoints(part.checkpoints, {
+        self.checkpoints = checkpoint.Checkpoints(self.part.checkpoints, {
             "generator": self.gan.generator.variables,
             "discriminator": self.gan.discriminator.variables,
             "ema_generator": self.ema_generator.variables,
             "generator_optimizer": self.generator_adam.variables,
             "discriminator_optimizer": discriminator_adam.variables,
         }, config.keep_checkpoints)
-        self.logs = Logs(part.logs)
-        self._prepare_samples(encoder)
 
     def _embed(self, encoder):
         if isinstance(self.batches, stream.Stream):  # embeds each batch as it comes
@@ -197,33 +232,37 @@ class Trainer:
 
     def run(self) -> int:
         """Trains to the end; returns an exit code: 0, or 128 + the signal that stopped it."""
-        config, start = self.config, self.checkpoints.restore()
+        config, start, chief = self.config, self.restore(), self.cluster.is_chief
         if start >= self.total:
             print(f"already trained for {start} steps; for more, raise --train_steps or --epochs.")
-            if checkpoint.exported_step(self.part.saved_model) != start:  # was killed in between
-                self.export(start)
+            if chief and checkpoint.exported_step(self.part.saved_model) != start:
+                self.export(start)  # was killed in between
             return 0
         if start:
             print(f"going on from the checkpoint of step {start}", flush=True)
         self.skipped = list(self.checkpoints.notes.get("skipped", ()))
         self.watchdog = Watchdog(self.checkpoints.notes.get("variety", 0.0))
-        if config.on_nan == "rollback" and not self.checkpoints.steps():
-            self.save(0)  # to go back to
-        progress = Progress(f"stage {config.stage}", start, self.total, config.log_steps,
-                            config.batch_size)
-        with self.logs.writing():
-            dashboards.write_layout()
-            dashboards.write_hparams(config)
+        if chief:
+            if config.on_nan == "rollback" and not self.checkpoints.steps():
+                self.save(0)  # to go back to
+            progress = Progress(f"stage {config.stage}", start, self.total, config.log_steps,
+                                config.batch_size)
+            with self.logs.writing():
+                dashboards.write_layout()
+                dashboards.write_hparams(config)
         with StopSignal() as stop:
-            step, batches, names, projected = start, self._batches(start), [], start
-            while step < self.total:
+            step, batches, names, stopped, projected = start, self._batches(start), [], 0, start
+            while step < self.total and not stopped:
                 step, parts = self._steps(batches, step)
                 names = sorted(parts) if parts else names
-                due = step % config.checkpoint_steps == 0 or step == self.total or stop.number
+                stopped = self.cluster.largest(stop.number)
+                due = step % config.checkpoint_steps == 0 or step == self.total or stopped
                 log = step % config.log_steps == 0
                 if (due or log) and self.first_bad.numpy()[0]:
-                    step = self.stop_or_roll_back(names)
+                    step, stopped = self.stop_or_roll_back(names), 0
                     batches = self._batches(step)
+                    continue
+                if not chief:
                     continue
                 values = self.report(step, parts, progress) if parts and (due or log) else None
                 progress.update(step, values if log else None)
@@ -231,28 +270,35 @@ class Trainer:
                     self.save(step)
                     self.write_samples(step)
                     if step == self.total or (step - projected >= PROJECTOR_STEPS
-                                              and not stop.number):
+                                              and not stopped):
                         self.write_projector()
                         projected = step
                     self.export(step)
-                if stop.number and due:
-                    break
-        progress.close()
-        if stop.number and step < self.total:
-            print(f"stopped by signal {stop.number} after step {step}, which is saved; the same "
+        if chief:
+            progress.close()
+        if stopped and step < self.total:
+            print(f"stopped by signal {stopped} after step {step}, which is saved; the same "
                   "command goes on from there.", flush=True)
-            return 128 + stop.number
+            return 128 + stopped
         print(f"done: {self.part.saved_model} (and grids in {self.part.samples})", flush=True)
         return 0
+
+    def restore(self) -> int:
+        """Loads the newest checkpoint, as the chief sees it; returns its step, 0 if there is
+        none."""
+        step = self.cluster.of_chief(self.checkpoints.restore() if self.cluster.is_chief else 0)
+        if step and not self.cluster.is_chief:
+            self.checkpoints.read(step)
+        return step
 
     def save(self, step):
         self.checkpoints.save(step, {"skipped": self.skipped, "variety": self.watchdog.variety})
 
     def _batches(self, start):
-        batches = iter(self.batches.dataset(start, self.total))
-        if devices.steps_per_call(self.config) > 1 and isinstance(self.batches, stream.Stream):
-            batches = iter(stream.as_dataset(batches))
-        return batches
+        batches, plain = self.batches.dataset(start, self.total), self.cluster.is_plain
+        if isinstance(self.batches, stream.Stream) and (self.steps_per_call > 1 or not plain):
+            batches = stream.as_dataset(batches)
+        return iter(batches) if plain else self.cluster.spread(batches)
 
     def _steps(self, batches, done):
         """Steps up to the next report or to one that is skipped; returns how many are done now,
@@ -260,7 +306,7 @@ class Trainer:
         config, step = self.config, tf.constant(done, tf.int64)
         ends = [every - done % every for every in (config.log_steps, config.checkpoint_steps)]
         ends += [skipped - 1 - done for skipped in self.skipped if skipped > done]
-        most = devices.steps_per_call(config)
+        most = self.steps_per_call
         skip = done + 1 in self.skipped
         if most == 1 or skip:
             batch = next(batches)
@@ -295,7 +341,7 @@ class Trainer:
             raise UserError(f"{said}, after steps {', '.join(map(str, self.skipped))} were skipped "
                             f"for the same; {self.checkpoints.last()}. A lower --learning_rate may "
                             "help, in a new --run.")
-        step = self.checkpoints.restore()
+        step = self.restore()
         self.skipped.append(bad)
         self.first_bad.assign([0, 0])
         print(f"warning: {said}; going on from the checkpoint of step {step} without that batch "
@@ -325,9 +371,9 @@ class Trainer:
 
     def write_samples(self, step):
         """A grid of the fixed captions as PNG and in TensorBoard; Stage-I above Stage-II."""
-        sizes = [self._draw_grid(self.sampler)]
+        sizes = [self._draw_grid(self._still())]
         variety, line = self.watchdog.samples(sizes[0])
-        if self.stage1 is not None:
+        if self.drawing.stage1 is not None:
             sizes.insert(0, self._draw_grid(None))
         rows, labels = [], []
         for i, caption in enumerate(self.captions):
@@ -351,10 +397,19 @@ class Trainer:
     def write_projector(self):
         """The test captions with a picture of each, for TensorBoard's Projector."""
         if texts := self.projected:
-            made = self._draw(self.sampler, self._fixed_latents(len(texts.captions)),
+            made = self._draw(self._still(), self._fixed_latents(len(texts.captions)),
                               texts.embeddings)
             projector.write(self.logs, texts.captions, texts.classes, texts.embeddings,
                             itertools.chain.from_iterable(made))
+
+    def _still(self):
+        """The generator to sample and to export."""
+        if self.drawing is self.gan:
+            return self.sampler
+        for variable, value in zip(self.drawing.generator.variables, self.sampler.variables,
+                                   strict=True):
+            variable.assign(value)
+        return self.drawing.generator
 
     def _draw_grid(self, generator):
         return np.concatenate(list(self._draw(generator, self.grid_latents, self.grid_embeddings)))
@@ -366,9 +421,9 @@ class Trainer:
             inputs = {name: value[rows] for name, value in fixed_latents.items()}
             given = None if embeddings is None else embeddings[rows]
             if generator is None:
-                made = self.stage1({**inputs, "embeddings": given})
+                made = self.drawing.stage1({**inputs, "embeddings": given})
             else:
-                made = self.gan.generate(inputs, given, generator=generator)["images"]
+                made = self.drawing.generate(inputs, given, generator=generator)["images"]
             try:
                 yield images.to_uint8(made)
             except ValueError as error:  # not a number
@@ -377,7 +432,7 @@ class Trainer:
                                 ) from error
 
     def export(self, step):
-        self.stage_export.write(self.part.saved_model, self.sampler, step, self.fingerprint)
+        self.stage_export.write(self.part.saved_model, self._still(), step, self.fingerprint)
 
 
 if __name__ == "__main__":

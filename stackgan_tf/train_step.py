@@ -8,15 +8,21 @@ def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_gener
                     seed, jit_compile=False, first_bad=None):
     """One discriminator step, one generator step, one step of the moving average.
 
+    To be called in the scope of the tf.distribute strategy that the networks were made in. Each of
+    its replicas takes its rows of the batch, all replicas as many, and computes its part of the
+    means over the whole batch. Sums over the replicas make them one: of the gradients and of the
+    numbers for the log.
+
     Args:
         gan: an object with `generator`, `discriminator`, `draw_latents(seed, batch_size)`,
             `generate(latents, embeddings, training)`, `discriminator_loss(batch, fake_images)`
-            and `generator_loss(batch, output)`, the last of what `generate` gave.
+            and `generator_loss(batch, output)`, the last of what `generate` gave. Losses and what
+            comes with them are means over the rows of the batch.
         generator_optimizer, discriminator_optimizer: Keras optimizers, built on the trainable
             variables of the two networks.
         ema_generator: a second generator, whose variables are the moving average; or None.
         ema_decay: weight of the past, in [0, 1).
-        seed: int, the run's; the step's noise is a function of (seed, step).
+        seed: int, the run's; a row's noise is a function of (seed, step, its place in the batch).
         jit_compile: whether XLA compiles it.
         first_bad: an int64 (2,) variable, see `note_bad`; or None.
 
@@ -24,16 +30,17 @@ def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_gener
         train_step(batch, step) -> {name: float32 scalar}, a tf.function; `batch` as in
         `to_floats`, `step` an int64 scalar tensor, the number of steps done before.
     """
+    strategy = tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
     # float16's optimizer finds overflows in gradients itself, and leaves out the step
     scaled = isinstance(generator_optimizer, keras.optimizers.LossScaleOptimizer)
     d_variables = [v.value for v in gan.discriminator.trainable_variables]
     g_variables = [v.value for v in gan.generator.trainable_variables]
 
-    @tf.function(jit_compile=jit_compile)
-    def train_step(batch, step):
+    def replica_step(batch, step):
         batch = to_floats(batch)
-        batch_size = tf.shape(batch["real_images"])[0]
-        latents = gan.draw_latents(tf.stack([seed, tf.cast(step, tf.int32)]), batch_size)
+        batch_size = tf.shape(batch["real_images"])[0] * replicas
+        latents = own_rows(gan.draw_latents(tf.stack([seed, tf.cast(step, tf.int32)]), batch_size))
         with tf.GradientTape(watch_accessed_variables=False) as g_tape:
             g_tape.watch(g_variables)
             # One set of fakes for both, as in the released code: the generator does not change
@@ -42,24 +49,29 @@ def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_gener
             with g_tape.stop_recording(), tf.GradientTape(watch_accessed_variables=False) as d_tape:
                 d_tape.watch(d_variables)
                 d_loss, d_parts = gan.discriminator_loss(batch, output["images"])
-                d_loss = discriminator_optimizer.scale_loss(d_loss)  # with float16 only
+                d_loss = discriminator_optimizer.scale_loss(share(d_loss))  # with float16 only
             with g_tape.stop_recording():
-                d_gradients = d_tape.gradient(d_loss, d_variables)
-                d_parts["gradient/discriminator"] = norm(d_gradients, discriminator_optimizer)
+                d_gradients = total(d_tape.gradient(d_loss, d_variables))
                 discriminator_optimizer.apply(d_gradients, d_variables)
             g_loss, g_parts = gan.generator_loss(batch, output)
-            g_loss = generator_optimizer.scale_loss(g_loss)
-        g_gradients = g_tape.gradient(g_loss, g_variables)
-        g_parts["gradient/generator"] = norm(g_gradients, generator_optimizer)
+            g_loss = generator_optimizer.scale_loss(share(g_loss))
+        g_gradients, parts = total((g_tape.gradient(g_loss, g_variables),
+                                    share({**d_parts, **g_parts})))
+        parts["gradient/discriminator"] = norm(d_gradients, discriminator_optimizer)
+        parts["gradient/generator"] = norm(g_gradients, generator_optimizer)
         generator_optimizer.apply(g_gradients, g_variables)
         if ema_generator is not None:
             update_ema(ema_generator, gan.generator, ema_decay, step)
-        parts = {**d_parts, **g_parts}
         if first_bad is not None:
             note_bad(first_bad, step, {
                 name: 0.0 if scaled and name.startswith("gradient/") else value
                 for name, value in parts.items()})
         return parts
+
+    @tf.function(jit_compile=jit_compile)
+    def train_step(batch, step):
+        parts = strategy.run(replica_step, (batch, step))
+        return strategy.experimental_local_results(parts)[0]  # the same on every replica
 
     return train_step
 
@@ -80,6 +92,31 @@ def make_train_steps(train_step):
         return parts
 
     return train_steps
+
+
+def own_rows(latents):
+    """{name: (rows, ...)}, this replica's rows of the whole batch's latents.
+
+    So the replicas together draw what one device would, and no two of them the same.
+    """
+    context = tf.distribute.get_replica_context()
+    replicas = context.num_replicas_in_sync
+    if replicas == 1:
+        return latents
+    return {name: tf.gather(tf.reshape(value, [replicas, -1, *value.shape[1:]]),
+                            context.replica_id_in_sync_group) for name, value in latents.items()}
+
+
+def share(values):
+    """A replica's part of the means over the whole batch; `values` are the means of its rows."""
+    replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+    return values if replicas == 1 else tf.nest.map_structure(lambda v: v / replicas, values)
+
+
+def total(values):
+    """The sums over all replicas, of any structure of tensors."""
+    context = tf.distribute.get_replica_context()
+    return values if context.num_replicas_in_sync == 1 else context.all_reduce("SUM", values)
 
 
 def norm(gradients, optimizer):

@@ -1,0 +1,133 @@
+"""Trains a stage on one device and on two; for tests/test_distribution.py, in a process of its own:
+logical devices are made before TensorFlow starts.
+
+Prints one line of JSON: how far the two are from each other, see `main`.
+"""
+
+import json
+import sys
+
+import numpy as np
+import tensorflow as tf
+from conftest import TINY
+
+from stackgan_tf import build, distribution, latents, train, train_step
+from stackgan_tf.config import resolve
+from stackgan_tf.run_folder import Part
+
+HALF, STEPS = 3, 6
+
+
+class Observed(train.Trainer):
+    """Keeps what it reports."""
+
+    def report(self, step, parts, progress):
+        values = {name: float(value) for name, value in parts.items()}
+        self.reports = {**getattr(self, "reports", {}), step: values}
+        return super().report(step, parts, progress)
+
+    def weights(self, *names):
+        """All that a checkpoint has, or the variables with one of these words in their names."""
+        chosen = [v for part in self.checkpoints._parts.values() for v in part
+                  if not names or any(name in v.path for name in names)]
+        return np.concatenate([np.ravel(v.numpy()) for v in chosen]).astype(np.float64)
+
+    def go_on(self, directory, start, steps_per_call=1):
+        """The weights after STEPS steps, begun from a checkpoint of any run."""
+        self.steps_per_call = steps_per_call
+        own, self.checkpoints.directory = self.checkpoints.directory, directory
+        self.checkpoints.read(start)
+        self.checkpoints.directory = own
+        batches, step = self._batches(start), start
+        while step < STEPS:
+            step, _ = self._steps(batches, step)
+        return self.weights()
+
+
+def trainer(run, cluster, stage, root, folder, encoder, stage1, **changes):
+    config = resolve({**TINY, "stage": stage, "image_size": {1: 16, 2: 32}[stage], "run": run,
+                      "dataset": "folder", "data_dir": folder, "checkpoint_dir": root,
+                      "precomputed_embeddings": False, "log_steps": 1, **changes})
+    part, text = (Part(root, run, name) for name in (f"stage{stage}", "text_encoder"))
+    text.saved_model = encoder
+    with cluster.strategy.scope():
+        below = build.Stage1(stage1) if stage == 2 else None
+    return Observed(config, part, text, build.load_batches(config), below, cluster)
+
+
+def images(path):
+    """What a run's SavedModel draws."""
+    model, rng = build.Stage1(path), np.random.default_rng(0)
+    return model({name: tf.constant(rng.normal(size=(3, spec.shape[1])), tf.float32)
+                  for name, spec in model.inputs.items()}).numpy()
+
+
+def apart(a, b):
+    return float(np.abs(a - b).max())
+
+
+def whole(cluster, value):
+    """The rows of all replicas, in their order."""
+    return np.concatenate([part.numpy() for part in cluster.strategy.experimental_local_results(
+        value)])
+
+
+def noise(cluster):
+    """The latents that the replicas take for a step: float (8, 5)."""
+    def draw():
+        return train_step.own_rows(latents.draw({"noise": 5}, [3, 4], 8))["noise"]
+    return whole(cluster, tf.function(cluster.strategy.run)(draw))
+
+
+def batches(each, feeds_from_here=False):
+    """The first two batches as the replicas get them."""
+    each.cluster.__class__.feeds_from_here = feeds_from_here
+    spread = each.cluster.spread(each.batches.dataset(0, STEPS))
+    rows = [{name: whole(each.cluster, value) for name, value in next(spread).items()}
+            for _ in range(2)]
+    each.cluster.__class__.feeds_from_here = False
+    return rows
+
+
+def bad_step(two):
+    """What is noted when the last row, which is the second replica's, has a number that is none."""
+    batch = {name: np.array(value) for name, value in two.batches(0).items()}
+    batch["embeddings"][-1, 0] = np.nan
+    data = tf.data.Dataset.from_tensors({k: tf.constant(v) for k, v in batch.items()})
+    two.train_step(next(two.cluster.spread(data)), tf.constant(41, tf.int64))
+    return [local.numpy().tolist() for local in
+            two.cluster.strategy.experimental_local_results(two.first_bad)]
+
+
+def main(stage, *paths):
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    one = trainer("one", distribution.start("none", ""), stage, *paths)
+    two = trainer("two", distribution.start("mirrored", ""), stage, *paths)
+    assert two.cluster.replicas == 2 and not two.run() and not one.run()
+    ends = [each.weights() for each in (one, two)]
+    statistics, gradients = ([each.weights(*names) for each in (one, two)] for names in (
+        ("moving_mean", "moving_variance"), ("momentum",)))
+    folders = [each.checkpoints.directory for each in (one, two)]
+    print(json.dumps({
+        "weights": apart(*ends),
+        "statistics": apart(*statistics),
+        # Adam's first moments; of all, or most would be compared with the few largest
+        "gradients": np.linalg.norm(np.subtract(*gradients)) / np.linalg.norm(gradients[0]),
+        "images": apart(*[images(each.part.saved_model) for each in (one, two)]),
+        "losses": max(abs(value - two.reports[step][name]) for step, parts in one.reports.items()
+                      for name, value in parts.items()),
+        "one from two": apart(ends[0], one.go_on(folders[1], HALF)),
+        "two from one": apart(ends[0], two.go_on(folders[0], HALF, steps_per_call=2)),
+        "two from two": apart(ends[1], two.go_on(folders[1], HALF)),
+        "noise": apart(noise(two.cluster), latents.draw({"noise": 5}, [3, 4], 8)["noise"]),
+        "noise of the rows": apart(*np.split(noise(two.cluster), 2)),
+        "batches": [max(apart(rows[name], two.batches(step)[name]) for name in rows)
+                    for feeds in (False, True)
+                    for step, rows in enumerate(batches(two, feeds))],
+        "bad step": bad_step(two),
+    }))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), *sys.argv[2:])
