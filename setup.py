@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "stackgan_tf/__init__.py").read_text())[1]
+DEMO = "gradio>=6,<7"
 
 setup(
     name="stackgan_tf",
@@ -29,8 +30,11 @@ setup(
         "tqdm",
     ],
     extras_require={
-        # the last two read what export writes: TF Serving's protos, and a runtime of others
-        "test": ["hypothesis", "pytest", "ruff", "tensorflow-serving-api", "openvino"],
+        # serving-api and openvino read what export writes: TF Serving's protos, and a runtime of
+        # others; selenium drives the page of demo in Chromium, where that is installed
+        "test": ["hypothesis", "pytest", "ruff", "tensorflow-serving-api", "openvino", DEMO,
+                 "selenium"],
+        "demo": [DEMO],
         "beam": ["apache-beam"],  # prepare on a cluster
         "benchmark": ["torch"],  # benchmarks.throughput --torch
     },

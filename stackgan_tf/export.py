@@ -13,6 +13,7 @@ by itself; nothing is written over. It takes seconds.
 | stage1_and_stage2 | the same -> stage1_bytes, stage2_bytes |
 | mean | the same -> image_bytes, with epsilon 0 in the conditioning augmentation |
 | embed | captions -> embeddings: float [N, dim] |
+| latents | seeds -> noise, epsilon: float [N, dim], the random numbers of those seeds |
 | from_embeddings | embeddings, noise, epsilon -> images: float [N, H, W, 3] in [-1, 1] |
 
 A run that has no Stage-II yet gives Stage-I's pictures and no stage1_and_stage2. Where a run reads
@@ -177,6 +178,7 @@ class ServedModel:
             found["mean"] = self.drawing({"image_bytes": self.stage}, mean=True), [self.given]
         if self.encoder:
             found["embed"] = self.embed, [{"captions": self.given["captions"]}]
+        found["latents"] = self.draw_latents, [{"seeds": self.given["seeds"]}]
         name = "from_embeddings" if "embeddings" in self.numbers else "from_noise"
         found[name] = (lambda inputs: {"images": self.functions[self.stage](inputs)},
                        [self.numbers])
@@ -190,6 +192,11 @@ class ServedModel:
 
         return draw
 
+    def draw_latents(self, inputs):
+        """The random numbers of each seed: {name: float32 [N, dim]}."""
+        drawn = latents.draw_each(self.latent_dims, inputs["seeds"])
+        return {**drawn, "noise": drawn["noise"] * self.truncation}
+
     def embed(self, inputs):
         """One caption at a time, as `generate` does: an encoder may pad to its batch's longest."""
         spec = tf.TensorSpec([self.encoder.dim], tf.float32)
@@ -202,9 +209,7 @@ class ServedModel:
         for name in inputs:
             tf.debugging.assert_equal(tf.shape(inputs[name])[0], tf.shape(seeds)[0],
                                       f"give as many seeds as {name}")
-        numbers = latents.draw_each(self.latent_dims, seeds)
-        if self.truncation != 1.0:
-            numbers["noise"] *= self.truncation
+        numbers = self.draw_latents(inputs)
         if mean:
             numbers["epsilon"] = tf.zeros_like(numbers["epsilon"])
         if self.encoder:

@@ -97,6 +97,11 @@ class Generator:
         """
         return np.concatenate(list(self.batches(captions, seeds, stage, truncation)))
 
+    def draw_stages(self, captions: Sequence[str] | None, seeds: Sequence[int],
+                    truncation: float = 1.0) -> dict[int, np.ndarray]:
+        """{stage: pictures} of all `stages`, each as `generate` makes them."""
+        return {stage: self.generate(captions, seeds, stage, truncation) for stage in self.stages}
+
     def batches(self, captions, seeds, stage=None, truncation=1.0) -> Iterator[np.ndarray]:
         """`generate`, up to BATCH_SIZE pictures at a time; a few are made ahead."""
         def prepare(first):

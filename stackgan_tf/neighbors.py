@@ -29,14 +29,7 @@ def of_run(generator, pictures: np.ndarray, count: int, data_dir: str | None = N
 
     Raises UserError if they are not known or cannot be read.
     """
-    stored = generator.part.read_config()
-    if not stored:
-        raise UserError(f"run {generator.run!r} has no config.json, so its training pictures are "
-                        "not known and none can be shown.")
-    known = {field.name for field in dataclasses.fields(Config)} & set(stored)
-    config = Config(**{name: stored[name] for name in known})
-    if data_dir:
-        config = dataclasses.replace(config, data_dir=data_dir)
+    config = data_config(generator, data_dir)
     bar = Progress("reading the training pictures", 0, None, unit=" pictures")
 
     def training():
@@ -48,6 +41,17 @@ def of_run(generator, pictures: np.ndarray, count: int, data_dir: str | None = N
         return nearest(pictures, training(), count, config.crop_margin)
     finally:
         bar.close()
+
+
+def data_config(generator, data_dir: str | None = None) -> Config:
+    """The Config that finds the data of a run; UserError if it is not known."""
+    stored = generator.part.read_config()
+    if not stored:
+        raise UserError(f"run {generator.run!r} has no config.json, so its training pictures are "
+                        "not known and none can be shown.")
+    known = {field.name for field in dataclasses.fields(Config)} & set(stored)
+    config = Config(**{name: stored[name] for name in known})
+    return dataclasses.replace(config, data_dir=data_dir) if data_dir else config
 
 
 def nearest(pictures: np.ndarray, training: Iterable[np.ndarray], count: int, margin: float

@@ -49,27 +49,41 @@ def interpolation(generator, labels: Sequence[str], texts: Sequence, seeds: Sequ
                   steps: int, truncation: float = 1.0) -> list[bytes]:
     """A strip (PNG) and looping animations (GIF, PNG, WebP) from each (text, seed) to the next.
 
-    The ends are the pictures that `generate` makes of them. Embeddings go along a straight line;
-    noise and epsilon on an arc, see `slerp`.
-
     Args:
-        generator: a generate.Generator.
-        labels: what is written above the strip.
-        texts, seeds: of each end, two or more; texts as `generate` takes them.
-        steps: from one end to the next, 1 or more.
+        labels: what is written above the strip; the others are those of `between`.
     """
-    ends = generator.latents(seeds, truncation)
-    latents = {name: walk(rows, steps, slerp) for name, rows in ends.items()}
-    embeddings = walk(generator.embed(texts), steps, lerp) if generator.text else None
-    made = {stage: generator.decode(latents, embeddings, stage) for stage in generator.stages}
+    made = {stage: between(generator, texts, seeds, steps, truncation, stage)
+            for stage in generator.stages}
     last = made[max(made)]
     shown = np.linspace(0, len(last) - 1, min(COLUMNS, len(last))).round().astype(int)
     strip = images.labelled_grid([pictures[shown] for pictures in made.values()],
                                  [" / ".join(labels)] + [""] * (len(made) - 1))
-    there_and_back = [*last, *last[-2:0:-1]]
-    return [images.encode_png(strip), encode_animation(there_and_back, "GIF"),
-            encode_animation(there_and_back, "PNG"),
-            encode_animation(there_and_back, "WEBP", quality=90)]
+    endless = there_and_back(last)
+    return [images.encode_png(strip), encode_animation(endless, "GIF"),
+            encode_animation(endless, "PNG"), encode_animation(endless, "WEBP", quality=90)]
+
+
+def between(generator, texts: Sequence, seeds: Sequence[int], steps: int, truncation: float = 1.0,
+            stage: int | None = None) -> np.ndarray:
+    """The pictures on the way from each (text, seed) to the next: uint8 (F, H, W, 3).
+
+    The ends are the pictures that `generate` makes of them. Embeddings go along a straight line;
+    noise and epsilon on an arc, see `slerp`.
+
+    Args:
+        generator: a generate.Generator, or a served one.
+        texts, seeds: of each end, two or more; texts as `generate` takes them.
+        steps: from one end to the next, 1 or more; F is (ends - 1) * steps + 1.
+    """
+    ends = generator.latents(seeds, truncation)
+    latents = {name: walk(rows, steps, slerp) for name, rows in ends.items()}
+    embeddings = walk(generator.embed(texts), steps, lerp) if generator.text else None
+    return generator.decode(latents, embeddings, stage)
+
+
+def there_and_back(frames: np.ndarray) -> list[np.ndarray]:
+    """The frames of an endless animation, in which no end is shown twice."""
+    return [*frames, *frames[-2:0:-1]]
 
 
 def walk(ends: np.ndarray, steps: int, mix) -> np.ndarray:

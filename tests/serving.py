@@ -16,7 +16,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import grpc
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from google.protobuf import json_format
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
 
 class Model:
@@ -110,6 +115,13 @@ def start_grpc(model):
 def start_rest(model):
     """(server, address)"""
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            known = re.fullmatch(r"/v1/models/(\w+)(?:/versions/(\d+))?/metadata", self.path)
+            if known and known[1] == model.name and known[2] in (None, str(model.version)):
+                self.answer(200, rest_metadata(model))
+            else:
+                self.answer(404, {"error": f"Could not find any versions of {self.path}"})
+
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             path = re.fullmatch(r"/v1/models/(\w+)(?:/versions/(\d+))?:predict", self.path)
@@ -119,7 +131,10 @@ def start_rest(model):
                 status, answer = 200, rest_predict(model, body)
             except (ValueError, tf.errors.InvalidArgumentError) as error:
                 status, answer = 400, {"error": str(error)}
-            data = json.dumps(answer).encode()
+            self.answer(status, answer)
+
+        def answer(self, status, body):
+            data = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -131,6 +146,15 @@ def start_rest(model):
     server = ThreadingHTTPServer(("localhost", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server, f"http://localhost:{server.server_port}/v1/models/{model.name}"
+
+
+def rest_metadata(model):
+    """As http_rest_api_util.cc writes it: names as in the proto, 64-bit numbers as strings."""
+    signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=model.signatures)
+    return {"model_spec": {"name": model.name, "signature_name": "", "version": str(model.version)},
+            "metadata": {"signature_def": json_format.MessageToDict(
+                signatures, preserving_proto_field_name=True,
+                always_print_fields_with_no_presence=True)}}
 
 
 def rest_predict(model, body):

@@ -292,7 +292,7 @@ def test_warm_up_requests_are_serving_s_own_and_run(served, model):
         found[sent.model_spec.signature_name] = model.predict(
             sent.model_spec.signature_name,
             {name: tf.make_ndarray(value) for name, value in sent.inputs.items()})
-    assert set(found) == {"serving_default", "stage1_and_stage2", "mean", "embed",
+    assert set(found) == {"serving_default", "stage1_and_stage2", "mean", "embed", "latents",
                           "from_embeddings"}
     assert all(len(value) == 1 for made in found.values() for value in made.values())
 
@@ -368,9 +368,11 @@ def test_no_picture_of_weights_that_are_not_finite():
 
 
 @pytest.mark.parametrize("run, given, others, said", [
-    ("sketch", {"captions", "seeds"}, {"mean", "embed", "from_embeddings"}, "no Stage-II yet"),
-    ("silent", {"seeds"}, {"from_noise"}, "no Stage-II yet"),
-    ("vectors", {"embeddings", "seeds"}, {"mean", "from_embeddings"}, "has no text encoder")])
+    ("sketch", {"captions", "seeds"}, {"mean", "embed", "latents", "from_embeddings"},
+     "no Stage-II yet"),
+    ("silent", {"seeds"}, {"latents", "from_noise"}, "no Stage-II yet"),
+    ("vectors", {"embeddings", "seeds"}, {"mean", "latents", "from_embeddings"},
+     "has no text encoder")])
 def test_runs_without_one_part_or_another(root, tmp_path, capsys, run, given, others, said):
     path = export.export_run(root, run, str(tmp_path / "m"))
     assert said in capsys.readouterr().out

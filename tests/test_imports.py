@@ -10,14 +10,15 @@ LEVELS = [
     ["config", "presets", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
      "parallel", "restricted_pickle", "caption_files", "adam", "logs", "watchdog", "messages"],
     ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*",
-     "metrics.*", "pytorch_file", "strips", "what_to_draw", "devices", "dashboards", "projector"],
+     "metrics.*", "pytorch_file", "strips", "what_to_draw", "devices", "dashboards", "projector",
+     "served_generator"],
     ["stage1", "stage2", "stackgan", "attribute_classifier", "data_report",
-     "data_report_text", "stream", "sources", "baselines.*"],
+     "data_report_text", "stream", "sources", "page", "baselines.*"],
     ["build", "train_step", "shards"],
     ["checkpoint", "run_folder", "generate", "picture_folder", "neighbors", "shown_texts"],
     ["below"],
     ["train", "train_text_encoder", "sample", "evaluate", "export", "inspect_data", "prepare",
-     "import_pytorch", "api"],
+     "import_pytorch", "api", "demo"],
 ]
 # Within a level nobody imports anybody, but for what reads a run of the same level, or a preset.
 WITHIN = {("generate", "run_folder"), ("generate", "checkpoint"), ("picture_folder", "run_folder"),
