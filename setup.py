@@ -32,8 +32,8 @@ setup(
     extras_require={
         # serving-api and openvino read what export writes: TF Serving's protos, and a runtime of
         # others; selenium drives the page of demo in Chromium, where that is installed
-        "test": ["hypothesis", "pytest", "ruff", "tensorflow-serving-api", "openvino", DEMO,
-                 "selenium"],
+        "test": ["hypothesis", "pytest", "pytest-xdist", "ruff", "tensorflow-serving-api",
+                 "openvino", DEMO, "selenium"],
         "demo": [DEMO],
         "beam": ["apache-beam"],  # prepare on a cluster
         "benchmark": ["torch"],  # benchmarks.throughput --torch
