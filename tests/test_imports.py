@@ -8,14 +8,16 @@ import stackgan_tf
 ROOT = Path(stackgan_tf.__file__).parent
 LEVELS = [
     ["config", "presets", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
-     "parallel", "restricted_pickle", "caption_files", "adam", "logs", "watchdog"],
+     "parallel", "restricted_pickle", "caption_files", "adam", "logs", "watchdog", "bootstrap"],
     ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*",
      "metrics.*", "pytorch_file", "strips", "what_to_draw", "devices"],
     ["stage1", "stage2", "stackgan", "attribute_classifier", "data_report",
-     "data_report_text", "stream", "sources", "baselines.*"],
-    ["build", "train_step", "shards"],
-    ["checkpoint", "run_folder", "generate", "picture_folder", "neighbors"],
-    ["below"],
+     "data_report_text", "stream", "sources", "network_weights", "baselines.*"],
+    ["build", "train_step", "shards", "feature_networks.*", "readings", "score_report"],
+    ["checkpoint", "run_folder", "generate", "picture_folder", "neighbors", "features"],
+    ["below", "attribute_judge", "image_encoder", "drawings"],
+    ["scores"],
+    ["evaluation"],
     ["train", "train_text_encoder", "sample", "evaluate", "export", "inspect_data", "prepare",
      "import_pytorch", "api"],
 ]
