@@ -3,7 +3,7 @@
 A resample draws as many rows as there are, with replacement; how often it has each row is all
 that a statistic needs. The interval is the value plus and minus 1.96 standard deviations of the
 resamples' values, not their percentiles: a resample has fewer different rows than the set, which
-moves a Frechet distance or an Inception Score up or down as a whole, and widens it hardly at all.
+moves an Inception Score as a whole and widens it hardly at all.
 """
 
 import numpy as np

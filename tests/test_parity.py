@@ -24,32 +24,40 @@ def pictures(count, seed):
     return np.clip(np.stack(waves) + rng.normal(0, 10, (count, 64, 64, 3)), 0, 255).astype(np.uint8)
 
 
-@pytest.fixture(scope="module")
-def of_both(tmp_path_factory):
-    """(features of two sets by pytorch-fid, the same by ours)."""
+def plain(state):
+    """The network in plain PyTorch functions, here in the tests."""
+    import torch_inception
+
+    return lambda images: torch_inception.features(state, images)
+
+
+def pytorch_fid(state):
+    """pytorch-fid's own code."""
     fid = pytest.importorskip("pytorch_fid.inception",
                               reason="pytorch-fid is not installed: pip install '.[parity]'")
-    state = random_state(inception_2015)
-    state["fc.bias"] = np.zeros(1008, np.float32)
-    path = str(tmp_path_factory.mktemp("weights") / "random.pth")
-    tensors = {name: torch.from_numpy(array) for name, array in state.items()}
-    torch.save(tensors, path)
+    counters = {f"{name.removesuffix('running_var')}num_batches_tracked": torch.tensor(0)
+                for name in state if name.endswith("running_var")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fid, "load_state_dict_from_url", lambda *_, **__: with_counters(tensors))
-        theirs = fid.InceptionV3().eval()
+        patch.setattr(fid, "load_state_dict_from_url", lambda *_, **__: {**state, **counters})
+        network = fid.InceptionV3().eval()
+    return lambda images: network(images)[0][..., 0, 0]
+
+
+@pytest.fixture(scope="module", params=[plain, pytorch_fid], ids=["plain", "pytorch-fid"])
+def of_both(request, tmp_path_factory):
+    """(features of two sets by theirs, the same by ours)."""
+    state = random_state(inception_2015)
+    state = {name: torch.from_numpy(array) for name, array in state.items()}
+    state["fc.bias"] = torch.zeros(1008)
+    theirs = request.param(state)
+    path = str(tmp_path_factory.mktemp("weights") / "random.pth")
+    torch.save(state, path)
     ours = features.inception(path, sha256(path))
     sets = pictures(24, 0), pictures(24, 1) // 2 + 60
     with torch.no_grad():
-        by_theirs = [theirs(torch.from_numpy(one).permute(0, 3, 1, 2).float() / 255)[0][..., 0, 0]
-                     .numpy() for one in sets]
+        by_theirs = [theirs(torch.from_numpy(one).permute(0, 3, 1, 2).float() / 255).numpy()
+                     for one in sets]
     return by_theirs, [ours.read(one)["features"] for one in sets]
-
-
-def with_counters(tensors):
-    """PyTorch's batch norms also count their batches."""
-    counters = {f"{name.removesuffix('running_var')}num_batches_tracked": torch.tensor(0)
-                for name in tensors if name.endswith("running_var")}
-    return {**tensors, **counters}
 
 
 def test_features_are_pytorch_fids(of_both):
@@ -62,13 +70,12 @@ def test_features_are_pytorch_fids(of_both):
 
 def test_fid_is_pytorch_fids_within_a_hundredth(of_both):
     theirs, ours = of_both
-    statistics = [(one.astype(np.float64).mean(0), np.cov(one.astype(np.float64), rowvar=False))
-                  for one in theirs]
-    (mean1, covariance1), (mean2, covariance2) = statistics
-    # their formula with the product's own eigenvalues, which need not be real by rounding
-    roots = np.sqrt(np.linalg.eigvals(covariance1 @ covariance2).astype(complex)).real.sum()
-    expected = (np.square(mean1 - mean2).sum() + np.trace(covariance1) + np.trace(covariance2)
-                - 2 * roots)
+    first, second = (one.astype(np.float64) for one in theirs)
+    means = np.square(first.mean(0) - second.mean(0)).sum()
+    first, second = first - first.mean(0), second - second.mean(0)
+    # tr (C1 C2)^(1/2) is the sum of the singular values of X1 X2^T / (N - 1): 24x24, not 2048x2048
+    both = np.linalg.svd(first @ second.T, compute_uv=False).sum()
+    expected = means + (np.square(first).sum() + np.square(second).sum() - 2 * both) / 23
     made = frechet_distance.compute(*ours, replicates=2)["frechet_distance"]
     assert expected > 0.1
     assert made == pytest.approx(expected, abs=1e-2)

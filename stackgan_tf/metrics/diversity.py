@@ -31,6 +31,6 @@ def mean_distance(features: np.ndarray) -> float:
     """Mean Euclidean distance of two different rows of float (N, D)."""
     if len(features) < 2:
         raise ValueError(f"{len(features)} picture has no distance to another.")
-    total = sum(np.sqrt(np.square(features[i + 1:] - row).sum(1)).sum()
-                for i, row in enumerate(features))
-    return float(total / (len(features) * (len(features) - 1) / 2))
+    squares, rows = np.square(features).sum(1), len(features)
+    distances = np.sqrt(np.maximum(squares[:, None] - 2.0 * features @ features.T + squares, 0.0))
+    return float(distances[np.triu_indices(rows, 1)].mean())
