@@ -83,9 +83,10 @@ def evaluate(checkpoint_dir: str, run: str, stage: int | None = None, judge: Jud
 
 def _show(part, records):
     """Into TensorBoard and the plot beside the records."""
-    if records[0]["step"] is not None:
-        with Logs(part.logs).writing():
-            score_report.write_scalars(records)
+    # a log of their own: TensorBoard reads on in the newest file of a folder, and a training may be
+    # at work in the other
+    with Logs(os.path.join(part.logs, "evaluate")).writing():
+        score_report.write_scalars(records)
     path = os.path.join(part.path, score_report.PLOT)
     if not score_report.plot(path, score_report.read_lines(part.metrics)):
         print(f"{path} is not drawn; that needs: {INSTALL}", flush=True)

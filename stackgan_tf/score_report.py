@@ -99,10 +99,10 @@ def table(records: list[dict]) -> str:
 
 
 def write_scalars(records: list[dict]) -> None:
-    """Into the log that tf.summary writes to, as evaluation/<name>."""
+    """Into the log that tf.summary writes to."""
     for record in records:
         for name, value in values(record).items():
-            tf.summary.scalar(f"evaluation/{name}", value, record["step"])
+            tf.summary.scalar(name, value, record["step"] or 0)
 
 
 def plot(path: str, records: list[dict]) -> bool:
