@@ -132,6 +132,8 @@ def _default(generator, text, config, o):
     else:
         print(f"kid, precision_recall and diversity are left out; they need: {INSTALL}", flush=True)
     names = [name for name in names if not why_not(name, generator, text, config)]
+    if "r_precision" not in names and generator.embeds:
+        print(f"r_precision is left out: {JointSpace.missing(text)}", flush=True)
     if not names:
         raise UserError(f"nothing can be measured on run {generator.run!r}; get the small ImageNet "
                         f"network for it: {INSTALL}")

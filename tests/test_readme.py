@@ -57,11 +57,13 @@ def test_python_blocks_run_as_they_stand(surroundings):
     assert Image.open(surroundings / "flower.png").size == (32, 32)
 
 
-def sample_commands():
+def commands_of(command):
+    """The arguments of each of its uses in the README."""
     text = readme()
-    blocks = re.findall(rf"^    ({re.escape(SAMPLE)} (?:.*\\\n)*.*)$", text, re.M)
-    inline = re.findall(rf"`({re.escape(SAMPLE)} [^`]*)`", text)
-    return [command.replace("\\\n", " ") for command in blocks + inline]
+    blocks = re.findall(rf"^    ({re.escape(command)} (?:.*\\\n)*.*)$", text, re.M)
+    inline = re.findall(rf"`({re.escape(command)} [^`]*)`", text)
+    return [shlex.split(found.replace("\\\n", " "), comments=True)[3:]
+            for found in blocks + inline]
 
 
 # One process for all: each would load TensorFlow.
@@ -79,9 +81,9 @@ for arguments in json.loads(sys.argv[1]):
 
 
 def test_sample_commands_run(surroundings):
-    commands = [command.replace("--count=30000", "--count=30") for command in sample_commands()]
-    assert len(commands) >= 10
-    arguments = [shlex.split(command, comments=True)[3:] for command in commands]
+    arguments = [["--count=30" if flag == "--count=30000" else flag for flag in flags]
+                 for flags in commands_of(SAMPLE)]
+    assert len(arguments) >= 10
     python(RUN_ALL, [json.dumps(arguments)], surroundings)
     default = surroundings / "checkpoints/default/samples"
     made = {path.name for path in default.glob("*/*")}
@@ -90,3 +92,32 @@ def test_sample_commands_run(surroundings):
     assert len(list((surroundings / "DIR").glob("*.png"))) == 30
     for run in ("birds", "coco"):
         assert list((surroundings / "checkpoints" / run).glob("samples/*/grid.png"))
+
+
+# With the evaluation itself, which test_evaluate tests, left out.
+EVALUATE_ALL = """
+import json, sys
+from absl import flags
+from stackgan_tf import evaluate, evaluation
+evaluate.define_own_flags()
+record = {"metric": "kid_x", "kid_x": 1.0, "kid_x/low": 0.5, "kid_x/high": 1.5, "count": 7,
+          "real_count": 9, "split": "test", "size": 64}
+def stand_in(checkpoint_dir, run, stage, **options):
+    print(json.dumps([run, stage, options["metrics"], evaluation.Options(**options).count]))
+    return [record]
+evaluation.evaluate = stand_in
+for arguments in json.loads(sys.argv[1]):
+    for name in flags.FLAGS:
+        flags.FLAGS[name].unparse()
+    flags.FLAGS(["evaluate", *arguments])
+    evaluate.main([])
+"""
+
+
+def test_evaluate_commands_are_understood(tmp_path):
+    arguments = commands_of("python -m stackgan_tf.evaluate")
+    shown = python(EVALUATE_ALL, [json.dumps(arguments)], tmp_path)
+    read = [json.loads(line) for line in shown.splitlines() if line.startswith("[")]
+    assert ["default", 1, [], 8000] in read
+    assert ["default", None, ["fid", "inception_score"], 30000] in read
+    assert shown.count("kid_x ") == len(arguments) >= 3 and "0.5000 to 1.5000" in shown
