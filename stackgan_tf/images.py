@@ -221,6 +221,14 @@ def resize_square(image: np.ndarray, size: int) -> np.ndarray:
     return np.array(Image.fromarray(square).resize((size, size), Image.Resampling.BICUBIC))
 
 
+def shrink(images: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (N, H, W, 3) -> (N, size, size, 3) by the mean of each block, for a network's eyes."""
+    if images.shape[1] == size:
+        return images
+    return np.stack([np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BOX))
+                     for image in images])
+
+
 def grid(images: np.ndarray, columns: int, padding: int = 2) -> np.ndarray:
     """Lays pictures out row by row on white, with `padding` pixels between and around them.
 

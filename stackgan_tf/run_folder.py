@@ -26,6 +26,7 @@ class Part:
         self.settings = os.path.join(self.path, "config.json")
         self.checkpoints = os.path.join(self.path, "ckpt")
         self.saved_model = os.path.join(self.path, "saved_model")
+        self.image_encoder = os.path.join(self.path, "image_encoder")  # of a text encoder
         self.logs = os.path.join(self.path, "logs")
         self.samples = os.path.join(self.path, "samples")
         self.metrics = os.path.join(self.path, "metrics.jsonl")
@@ -35,8 +36,13 @@ class Part:
 
     def fingerprint(self) -> str:
         """Tells this export from any other, weights included; "" if there is none."""
+        return self.fingerprint_of(self.saved_model)
+
+    @staticmethod
+    def fingerprint_of(saved_model: str) -> str:
+        """The same of a SavedModel's folder."""
         for name in ("fingerprint.pb", "saved_model.pb"):  # an older TensorFlow writes no first
-            path = os.path.join(self.saved_model, name)
+            path = os.path.join(saved_model, name)
             if tf.io.gfile.exists(path):
                 with tf.io.gfile.GFile(path, "rb") as file:
                     return hashlib.sha256(file.read()).hexdigest()[:16]
@@ -111,7 +117,7 @@ class Part:
 
     def _tidy(self):
         """Puts away what a killed process left between two renames, or half-written."""
-        for path in (self.saved_model, os.path.join(self.path, "stage1")):
+        for path in (self.saved_model, self.image_encoder, os.path.join(self.path, "stage1")):
             if tf.io.gfile.exists(path + REPLACED) and not tf.io.gfile.exists(path):
                 tf.io.gfile.rename(path + REPLACED, path)
             for left in (path + REPLACED, path + ".tmp"):

@@ -6,8 +6,9 @@ r"""Trains the char-CNN-RNN that turns captions into embeddings, on the captions
 `python -m stackgan_tf.train` does this by itself when the run has no text encoder yet. It takes
 about four minutes on two CPU cores with the built-in flowers. Only the split "train" is learned
 from. checkpoints/<run>/text_encoder/ then holds config.json, ckpt/, saved_model/ (captions: string
-[B] -> embeddings: float32 [B, dim]), logs/ for TensorBoard and metrics.jsonl. Ctrl-C or SIGTERM
-saves a checkpoint; the same command goes on from it and ends with the same weights.
+[B] -> embeddings: float32 [B, dim]), image_encoder/ (a SavedModel of the pictures' side, for
+evaluate's R-precision), logs/ for TensorBoard and metrics.jsonl. Ctrl-C or SIGTERM saves a
+checkpoint; the same command goes on from it and ends with the same weights.
 """
 
 import dataclasses
@@ -163,7 +164,8 @@ def train(settings: Config) -> int:
     """Trains and exports the run's text encoder, or goes on with it; returns the exit code."""
     devices.settle_determinism(settings)
     part = _check(settings)
-    if part.is_exported():
+    done = part.is_exported()  # an older version kept no image encoder, its checkpoint has it
+    if done and (tf.io.gfile.exists(part.image_encoder) or not part.has_checkpoints()):
         print(f"{part.path} is finished; nothing to do.")
         return 0
     data = _load(dataclasses.replace(settings, stage=1, image_size=IMAGE_SIZE))
@@ -172,6 +174,12 @@ def train(settings: Config) -> int:
     trainer = Trainer(settings)
     checkpoints = checkpoint.Checkpoints(part.checkpoints, trainer.parts, settings.keep_checkpoints)
     start = checkpoints.restore()
+    if done:
+        if start < settings.text_encoder_steps:
+            raise UserError(f"{part.path} is finished, and {checkpoints.last()}: that of step "
+                            f"{settings.text_encoder_steps} is needed to keep the image encoder.")
+        _export(part, trainer, data, image_encoder_only=True)
+        return 0
     if start:
         print(f"text encoder: going on from step {start}")
     with progress.StopSignal() as stop:
@@ -265,9 +273,22 @@ def _finish(settings, part, trainer, data):
               + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
         _write_metrics(part, {"step": settings.text_encoder_steps,
                               **{f"text_encoder/test_{k}": v for k, v in values.items()}})
+    _export(part, trainer, data)
+
+
+def _export(part, trainer, data, image_encoder_only=False):
+    """Writes the image encoder's SavedModel, then the text encoder's, which says it is finished."""
     sample = data.tokens[::max(1, len(data.tokens) // 4096)]
-    embeddings = _embed(trainer.embed_tokens, sample)
-    serve = char_cnn_rnn.serving_function(trainer.text, *char_cnn_rnn.whitening(embeddings))
+    mean, matrix = char_cnn_rnn.whitening(_embed(trainer.embed_tokens, sample))
+    of_images, of_text = char_cnn_rnn.joint_functions(trainer.image, mean, matrix, trainer.cosine)
+    shapes = {"images": [None, IMAGE_SIZE, IMAGE_SIZE, 3], "embeddings": [None, len(mean)]}
+    images, embeddings = (tf.TensorSpec(shape, tf.float32, name) for name, shape in shapes.items())
+    checkpoint.export(part.image_encoder, [trainer.image], {
+        "serve": (of_images, [images]), "from_text": (of_text, [embeddings])})
+    if image_encoder_only:
+        print(f"image encoder exported to {part.image_encoder}")
+        return
+    serve = char_cnn_rnn.serving_function(trainer.text, mean, matrix)
     signature = [tf.TensorSpec([None], tf.string, name="captions")]
     checkpoint.export(part.saved_model, [trainer.text], {"serve": (serve, signature)})
     print(f"text encoder exported to {part.saved_model}")

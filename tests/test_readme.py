@@ -37,6 +37,8 @@ NOT_TYPED = {
     "docker run": "needs an engine and a registry; test_export.py has a server like it",
     "curl": "test_export.py sends what it sends to that server",
     "tensorboard": "runs until it is stopped; test_dashboards.py starts it and asks it",
+    "python -m stackgan_tf.evaluate --metrics=fid": "needs weights that pip does not bring; "
+                                                    "test_evaluate.py measures with stand-ins",
     "python docs/": "needs Chromium; test_dashboards.py takes a picture where there is one",
     "python -m benchmarks.": "measures for minutes; test_benchmarks does a little of each",
 }

@@ -14,7 +14,7 @@ from python2_pickle import dumps
 
 from stackgan_tf import (
     build,
-    evaluate,
+    evaluation,
     prepare,
     sample,
     shown_texts,
@@ -377,7 +377,9 @@ def test_both_stages_train_on_the_pickled_embeddings(birds, run_train, tmp_path,
     assert len(paths) == 1 + 3 * 2
     assert "3 of the 4 vectors" in capsys.readouterr().out
     with pytest.raises(UserError, match="--dataset=reed; this score"):
-        evaluate.evaluate(checkpoints, "straight")
+        evaluation.evaluate(checkpoints, "straight", metrics=["attribute_accuracy"])
+    with pytest.raises(UserError, match="draws from the embeddings of its data; R-precision needs"):
+        evaluation.evaluate(checkpoints, "straight", metrics=["r_precision"])
 
 
 def test_prepared_once_and_trained_on_from_memory_and_streamed(run_train, tmp_path):

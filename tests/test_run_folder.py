@@ -7,8 +7,8 @@ import tempfile
 import pytest
 
 from stackgan_tf import (
+    attribute_judge,
     build,
-    evaluate,
     import_pytorch,
     run_folder,
     train,
@@ -50,7 +50,7 @@ COMMANDS = {
     "train_text_encoder": lambda path, config, patch: train_text_encoder.train(config),
     "import_pytorch": lambda path, config, patch: import_pytorch.import_weights(
         "none.pth", path, "new"),
-    "evaluate": lambda path, config, patch: evaluate.Judge(path, "/none"),
+    "evaluate": lambda path, config, patch: attribute_judge.Judge(path, "/none"),
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,17 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from stackgan_tf import checkpoint, config, pipeline, progress, train_text_encoder
+from stackgan_tf import (
+    below,
+    build,
+    checkpoint,
+    config,
+    image_encoder,
+    pipeline,
+    progress,
+    run_folder,
+    train_text_encoder,
+)
 from stackgan_tf.config import UserError
 from stackgan_tf.text_encoders import char_cnn_rnn
 
@@ -168,6 +179,22 @@ def test_whitening_makes_components_alike():
     np.testing.assert_allclose(white.mean(0), 0, atol=1e-3)
 
 
+@pytest.mark.parametrize("cosine", [True, False])
+def test_joint_space_is_that_of_training(cosine):
+    """What whitening did to a caption is undone, and a picture's vector is the encoder's own."""
+    text, image = small_encoder(), char_cnn_rnn.ImageEncoder(6)
+    captions = [f"a {color} flower with {n} petals" for color in ("red", "blue") for n in range(30)]
+    raw = text(char_cnn_rnn.tokenize(captions)).numpy()
+    mean, matrix = char_cnn_rnn.whitening(raw)
+    served = char_cnn_rnn.serving_function(text, mean, matrix)(tf.constant(captions))["embeddings"]
+    pictures = np.random.default_rng(0).uniform(-1, 1, (3, 64, 64, 3)).astype(np.float32)
+    of_images, of_text = char_cnn_rnn.joint_functions(image, mean, matrix, cosine)
+    for made, expected in ((of_text(served), raw), (of_images(pictures), image(pictures).numpy())):
+        if cosine:
+            expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+        np.testing.assert_allclose(made["embeddings"], expected, atol=1e-4 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("size", [1, 3])
 def test_whitening_of_captions_that_are_all_the_same(size):
     mean, matrix = char_cnn_rnn.whitening(np.full((9, size), 2.0, np.float32))
@@ -204,7 +231,7 @@ def test_command_line(folder):
     assert done.returncode == 0, done.stderr
     part = folder / "runs/r/text_encoder"
     assert {p.name for p in part.iterdir()} >= {"config.json", "ckpt", "saved_model", "logs",
-                                                "metrics.jsonl"}
+                                                "metrics.jsonl", "image_encoder"}
     lines = [json.loads(line) for line in (part / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 4]
     assert 0 <= lines[-1]["text_encoder/test_retrieval_own"] <= 1
@@ -245,6 +272,51 @@ def test_embeddings_of_training_captions_have_unit_variance(folder):
     embedded = loaded.serve(tf.constant(captions))["embeddings"].numpy()
     np.testing.assert_allclose(embedded.mean(0), 0, atol=1e-3)
     assert embedded.std() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("loss", ["structured", "contrastive"])
+def test_the_kept_image_encoder_scores_as_in_training(folder, loss):
+    train_text_encoder.train(settings(folder, text_encoder_loss=loss))
+    part = run_folder.Part(str(folder / "runs"), "r", "text_encoder")
+    test = build.load_examples(settings(folder, image_size=64), "test")
+    pictures = pipeline.center_crop(test.images, 64)
+    space, text = image_encoder.JointSpace(part), build.TextEncoder(part.saved_model)
+    captions = space.of_captions(text([row[0] for row in test.captions]).numpy())
+    best = np.argmax(captions @ space.read(pictures)["embeddings"].T, 1)
+    recorded = json.loads(open(part.metrics).read().splitlines()[-1])
+    assert np.mean(best == np.arange(4)) == recorded["text_encoder/test_retrieval_own"]
+
+
+def test_a_run_of_before_gets_its_image_encoder_from_the_checkpoint(folder, capsys):
+    train_text_encoder.train(settings(folder))
+    part = run_folder.Part(str(folder / "runs"), "r", "text_encoder")
+    picture = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
+    before = image_encoder.JointSpace(part).read(picture)["embeddings"]
+    kept = part.fingerprint()
+    shutil.rmtree(part.image_encoder)
+    with pytest.raises(UserError, match="give python -m stackgan_tf.train_text_encoder once more"):
+        image_encoder.JointSpace(part)
+    assert train_text_encoder.train(settings(folder)) == 0
+    after = image_encoder.JointSpace(part).read(picture)["embeddings"]
+    np.testing.assert_array_equal(after, before)
+    assert part.fingerprint() == kept  # the text encoder is as it was
+    shutil.rmtree(part.image_encoder)
+    shutil.rmtree(part.checkpoints)
+    assert train_text_encoder.train(settings(folder)) == 0
+    assert "finished; nothing to do" in capsys.readouterr().out
+    with pytest.raises(UserError, match="only text encoders that are trained here have one"):
+        image_encoder.JointSpace(part)
+
+
+def test_a_text_encoder_of_another_run_brings_its_image_encoder(folder):
+    train_text_encoder.train(settings(folder))
+    theirs = run_folder.Part(str(folder / "runs"), "r", "text_encoder")
+    ours = run_folder.Part(str(folder / "runs"), "new", "text_encoder")
+    given = settings(folder, "new", text_encoder=theirs.saved_model)
+    assert below.prepare_text_encoder(given, ours) == 0
+    for path in ("saved_model", "image_encoder"):
+        fingerprint = run_folder.Part.fingerprint_of(getattr(ours, path))
+        assert fingerprint == run_folder.Part.fingerprint_of(getattr(theirs, path)) != ""
 
 
 def test_refusals(folder):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from stackgan_tf import bootstrap
+
 
 def compute(predicted: np.ndarray, true: np.ndarray, mentions: np.ndarray,
             names: tuple[str, ...]) -> dict[str, float]:
@@ -39,3 +41,23 @@ def compute(predicted: np.ndarray, true: np.ndarray, mentions: np.ndarray,
     if means["accuracy"]:
         result |= {f"{kind}/mean": float(np.mean(values)) for kind, values in means.items()}
     return result
+
+
+def intervals(predicted: np.ndarray, true: np.ndarray, mentions: np.ndarray,
+              names: tuple[str, ...], seed: int = 0) -> dict[str, float]:
+    """The 95 % intervals of `compute`'s accuracies: {"accuracy/<name>/low": ..., ".../high": ...}.
+
+    Args:
+        as of `compute`.
+    """
+    right = np.equal(predicted, true) & np.asarray(mentions, bool)
+    counts = bootstrap.counts(len(right), seed=seed)
+    named = counts @ mentions  # (resamples, A)
+    accuracy = np.divide(counts @ right, named, out=np.full(named.shape, np.nan), where=named > 0)
+    values, result = compute(predicted, true, mentions, names), {}
+    for i, name in enumerate((*names, "mean")):
+        if f"accuracy/{name}" in values:
+            drawn = np.nanmean(accuracy, 1) if name == "mean" else accuracy[:, i]
+            result |= bootstrap.interval(f"accuracy/{name}", values[f"accuracy/{name}"],
+                                         drawn[np.isfinite(drawn)], 0.0, 1.0)
+    return {name: value for name, value in result.items() if name.count("/") == 2}

@@ -66,7 +66,7 @@ class CharCnnRnn(keras.Model):
 
 
 class ImageEncoder(keras.Model):
-    """The picture's side of the joint embedding, used in training only.
+    """The picture's side of the joint embedding: trains the text encoder, then judges pictures.
 
     Reed et al. take fixed GoogLeNet features; a small network that learns along needs no download.
 
@@ -192,3 +192,19 @@ def serving_function(model, mean, matrix):
         return {"embeddings": tf.matmul(model(tokens)[:-1] - mean, matrix)}
 
     return embed
+
+
+def joint_functions(image_encoder, mean, matrix, cosine):
+    """(images -> {"embeddings"}, embeddings -> {"embeddings"}): both into the space of training,
+    where the product of a picture's and a caption's vector, float (B, D), is their score.
+
+    Args:
+        image_encoder: images float (B, 64, 64, 3) in [-1, 1] -> float (B, D).
+        mean, matrix: what `serving_function` moved and multiplied the captions' embeddings by; it
+            is undone here. `whitening`'s floor keeps that from blowing up rounding.
+        cosine: the score is that of the angle.
+    """
+    mean, back = np.float32(mean), np.float32(np.linalg.inv(np.float64(matrix)))
+    scale = (lambda x: tf.math.l2_normalize(x, -1)) if cosine else tf.identity
+    return (lambda images: {"embeddings": scale(image_encoder(images))},
+            lambda embeddings: {"embeddings": scale(tf.matmul(embeddings, back) + mean)})

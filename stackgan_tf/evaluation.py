@@ -1,0 +1,151 @@
+"""Scores a run: what can be measured on it, with what, and where it is written.
+
+Below the command line (evaluate.py), so that other commands can score runs too.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+from stackgan_tf import checkpoint, features, score_report
+from stackgan_tf.attribute_judge import Judge
+from stackgan_tf.config import Config, UserError
+from stackgan_tf.drawings import Drawings
+from stackgan_tf.feature_networks import efficientnet_lite0
+from stackgan_tf.generate import Generator
+from stackgan_tf.image_encoder import JointSpace
+from stackgan_tf.run_folder import Part, refuse_unwritable
+from stackgan_tf.scores import OF_NETWORK, Scores
+
+METRICS = ("frechet_distance", "kid", "inception_score", "precision_recall", "diversity",
+           "r_precision", "attribute_accuracy")
+INSTALL = "pip install 'stackgan_tf[metrics]'"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to measure, and on what: the flags of the same names (see evaluate.py)."""
+
+    metrics: Sequence[str] = ()
+    count: int = 1000
+    seed: int = 0
+    split: str = ""
+    size: int = 0
+    inception: str = ""
+    inception_sha256: str = ""
+    resize: str = ""
+    data_dir: str = ""
+
+
+def evaluate(checkpoint_dir: str, run: str, stage: int | None = None, judge: Judge | None = None,
+             **options) -> list[dict]:
+    """Scores a stage of a run, the highest if None; one record a metric, each appended to the
+    stage's metrics.jsonl as soon as it is there.
+
+    Args:
+        judge: of attribute accuracy; the one of this checkpoint_dir if None.
+        options: fields of Options.
+
+    Raises UserError if a metric cannot be had, before anything is drawn.
+    """
+    o = Options(**options)
+    generator = Generator(checkpoint_dir, run, stage)
+    refuse_unwritable(generator.part.path)
+    size = o.size or int(generator.saved.outputs["images"].shape[1])
+    config = read_config(generator, size, o.data_dir)
+    text = Part(checkpoint_dir, run, "text_encoder")
+    names = choose(generator, text, config, o)
+    network = space = None
+    if {*names} & {*OF_NETWORK}:
+        network = (features.inception(o.inception, o.inception_sha256, o.resize) if o.inception
+                   else features.small_network(o.resize))
+    if "r_precision" in names:
+        space = JointSpace(text)
+    if "attribute_accuracy" in names and judge is None:
+        judge = Judge(checkpoint_dir, config.data_dir, config.crop_margin)
+    drawings = Drawings(generator, checkpoint_dir, config, o.split, o.seed)
+    step = checkpoint.exported_step(generator.part.saved_model)
+    scores = Scores(drawings, names, o.count, o.seed, network, space, judge, step)
+    scores.draw()
+    records = []
+    for name in names:
+        try:
+            record = scores.record(name)
+        except ValueError as error:
+            raise UserError(f"--metrics={name}: {str(error).rstrip('.')}; give a larger --count "
+                            f"than {o.count}, or leave it out.") from error
+        score_report.append_line(generator.part.metrics, record)
+        records.append(record)
+    _show(generator.part, records)
+    return records
+
+
+def _show(part, records):
+    """Into TensorBoard and the plot beside the records."""
+    score_report.write_log(part.logs, records)
+    path = os.path.join(part.path, score_report.PLOT)
+    if not score_report.plot(path, score_report.read_lines(part.metrics)):
+        print(f"{path} is not drawn; that needs: {INSTALL}", flush=True)
+
+
+def read_config(generator: Generator, size: int, data_dir: str) -> Config:
+    """The run's data settings, with pictures at `size` and where `data_dir` says, if anything."""
+    stored = generator.part.read_config() or {}
+    if "dataset" not in stored:
+        raise UserError(f"{generator.part.path} has no config.json that names its data set, so "
+                        "there is nothing to compare with.")
+    fields = {field.name for field in dataclasses.fields(Config)}
+    known = {name: value for name, value in stored.items() if name in fields}
+    if data_dir:
+        known["data_dir"] = data_dir
+    return Config(**{**known, "image_size": size})
+
+
+def choose(generator: Generator, text: Part, config: Config, o: Options) -> list[str]:
+    """The metrics asked for, or else those that suit the run; UserError for what cannot be."""
+    if not o.metrics:
+        return _default(generator, text, config, o)
+    names = ["frechet_distance" if name == "fid" else name for name in o.metrics]
+    for name in names:
+        if name not in METRICS:
+            raise UserError(f"--metrics={name} is unknown; choose of fid, {', '.join(METRICS)}.")
+        if reason := why_not(name, generator, text, config):
+            raise UserError(reason)
+    if "fid" in o.metrics and not o.inception:
+        raise UserError("--metrics=fid needs the weights that it is defined by, which pip does not "
+                        "bring: --inception=pt_inception-2015-12-05-6726825d.pth (or "
+                        "classify_image_graph_def.pb). Without them take kid, or frechet_distance, "
+                        "of a smaller network.")
+    return list(dict.fromkeys(names))
+
+
+def _default(generator, text, config, o):
+    if config.dataset == "drawn_flowers" and generator.text:
+        return ["attribute_accuracy"]
+    names = ["r_precision"]
+    if o.inception or efficientnet_lite0.find_weights():
+        names = ["kid", "precision_recall", "diversity", "r_precision"]
+    else:
+        print(f"kid, precision_recall and diversity are left out; they need: {INSTALL}", flush=True)
+    names = [name for name in names if not why_not(name, generator, text, config)]
+    if "r_precision" not in names and generator.embeds:
+        print(f"r_precision is left out: {JointSpace.missing(text)}", flush=True)
+    if not names:
+        raise UserError(f"nothing can be measured on run {generator.run!r}; get the small ImageNet "
+                        f"network for it: {INSTALL}")
+    return names
+
+
+def why_not(name: str, generator: Generator, text: Part, config: Config) -> str:
+    """Why a run cannot be scored by a metric; "" if it can."""
+    run = f"run {generator.run!r}"
+    if name == "attribute_accuracy" and config.dataset != "drawn_flowers":
+        return (f"{run} was trained on --dataset={config.dataset}; this score reads the "
+                "attributes that only drawn_flowers' captions name. Leave attribute_accuracy out.")
+    if name in ("attribute_accuracy", "r_precision", "diversity") and not generator.text:
+        return (f"{run} was trained without text, so no caption can be checked; leave {name} out, "
+                "or evaluate a run with --embedding_dim above 0.")
+    if name == "r_precision" and not generator.embeds:
+        return (f"{run} draws from the embeddings of its data; R-precision needs a text encoder "
+                "that was trained here, with its image encoder. Leave r_precision out.")
+    return JointSpace.missing(text) if name == "r_precision" else ""
