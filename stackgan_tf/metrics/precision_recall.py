@@ -63,4 +63,5 @@ def _radii(features, ks):
 
 def _squared_distances(x, y):
     """float (N, D), (M, D) -> (N, M)"""
-    return np.maximum(np.square(x).sum(1)[:, None] - 2.0 * x @ y.T + np.square(y).sum(1), 0.0)
+    # in this order (y, x) comes to the same as (x, y): what is on a ball's edge must not slip in
+    return np.maximum(np.square(x).sum(1)[:, None] + np.square(y).sum(1) - 2.0 * x @ y.T, 0.0)
