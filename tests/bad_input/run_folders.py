@@ -96,7 +96,7 @@ CASES = {
     "config.json of nan": settings('{"crop_margin": NaN}', "NaN"),
     "config.json of infinity": settings('{"crop_margin": Infinity}', "Infinity"),
     "config.json of another data set": on_run(
-        "evaluate", "was trained on --dataset=folder", files={
+        "evaluate --metrics=attribute_accuracy", "was trained on --dataset=folder", files={
             "runs/sketch/stage1/config.json": '{"dataset": "folder"}'}),
     "config.json of a data set of no name": on_run(
         f"{DRAW} --neighbors=2", "--dataset=x is unknown", files={
