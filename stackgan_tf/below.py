@@ -99,8 +99,10 @@ def prepare_text_encoder(config: Config, text: Part) -> int:
     print("this run has no text encoder yet: training it first", flush=True)
     # A process of its own gives its memory back; its flags are this run's.
     # A session of its own keeps a terminal's Ctrl-C from reaching it twice.
-    child = subprocess.Popen([sys.executable, "-m", "stackgan_tf.train_text_encoder",
-                              *to_flags(config)], start_new_session=True)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "stackgan_tf.train_text_encoder", *to_flags(config)],
+        # a TPU can be opened once; this one trains on the processors beside it
+        start_new_session=True, env={**os.environ, "TPU_LOAD_LIBRARY": "0"})
     received = []
 
     def forward(number, _):

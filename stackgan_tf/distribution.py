@@ -225,8 +225,8 @@ class Cluster:
             yield
             return
         place = f"worker {self.worker} of {self.workers}"
-        print(f"{place}, with {self.replicas // self.workers} devices"
-              f"{'' if self.is_chief else '; the chief, worker 0, reports'}", flush=True)
+        reports = "" if self.is_chief else "; worker 0, the chief, reports"
+        print(f"{place}: all are there{reports}", flush=True)
         with contextlib.ExitStack() as stack:
             if not self.is_chief:
                 stack.enter_context(contextlib.redirect_stdout(

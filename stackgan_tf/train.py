@@ -67,10 +67,10 @@ def train(cluster) -> int:
     """Trains the stage that the flags say, on the cluster's devices; returns the exit code."""
     config = settings()
     devices.settle_determinism(config)
-    cluster.check(config)
     part = Part(config.checkpoint_dir, config.run, f"stage{config.stage}")
     refuse_unwritable(part.path)
     config = settle_precision(config, part)
+    cluster.check(config)
     source = below.find_stage1(config, part)
     text = Part(config.checkpoint_dir, config.run, "text_encoder")
     if config.embedding_dim and not config.precomputed_embeddings:
@@ -307,15 +307,13 @@ class Trainer:
         ends = [every - done % every for every in (config.log_steps, config.checkpoint_steps)]
         ends += [skipped - 1 - done for skipped in self.skipped if skipped > done]
         most = self.steps_per_call
-        skip = done + 1 in self.skipped
-        if most == 1 or skip:
-            batch = next(batches)
-        if skip:
+        if done + 1 in self.skipped:
+            next(batches)
             return done + 1, None
         count = min(most, self.total - done, *ends)
         try:
             if most == 1:
-                return done + 1, self.train_step(batch, step)
+                return done + 1, self.train_step(next(batches), step)
             return done + count, self.train_steps(batches, step, tf.constant(count, tf.int64))
         except tf.errors.InvalidArgumentError as error:
             if getattr(self.batches, "error", None):  # what the stream raised in the loop

@@ -88,4 +88,4 @@ def test_unknown_flag_and_argument():
     done = command("train", "--batchsize=3", check=False)
     assert done.returncode != 0 and "batchsize" in done.stderr and "batch_size" in done.stderr
     done = command("train", "stage=1", check=False)
-    assert done.returncode == 1 and "'stage=1'" in done.stderr
+    assert done.returncode == 2 and "'stage=1'" in done.stderr

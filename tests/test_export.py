@@ -399,6 +399,7 @@ def test_the_command_says_how_to_serve_it(served):
 
 def test_versions_count_up_and_are_not_written_over(tmp_path):
     base = tmp_path / "base"
+    base.mkdir()
     assert export.version_folder(str(base), None) == str(base / "1")
     for name in ("2", "10", "labels", ".11.123.tmp"):
         (base / name).mkdir()
@@ -424,7 +425,7 @@ def test_a_failure_leaves_nothing(root, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("output, message", [
-    ("", "--output=FOLDER"), (__file__, "no folder that can be written")])
+    ("", "--output=FOLDER"), (__file__, "is no folder; choose another --output")])
 def test_mistakes_are_named(root, output, message):
     with pytest.raises(UserError, match=message) as caught:
         export.export_run(root, "silent", output)

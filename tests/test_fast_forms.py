@@ -150,7 +150,8 @@ for strategy in (tf.distribute.get_strategy(),
         with tf.GradientTape() as tape:
             tape.watch(variables)
             loss = tf.reduce_sum(layer(rows, training=True) ** 3) / len(x)
-        adam.apply(tape.gradient(loss, variables), variables)
+        gradients = tape.gradient(loss, variables)
+        adam.apply(tf.distribute.get_replica_context().all_reduce("SUM", gradients), variables)
     for _ in range(3):
         rows = iter(np.split(x, replicas))
         data = strategy.experimental_distribute_values_from_function(
