@@ -136,8 +136,9 @@ def test_inception_of_either_naming_is_the_same_network(tmp_path):
     state = random_state(inception_2015)
     kernels = [name for name in state if name.endswith(".conv.weight")]
     assert len(kernels) == 94 and len({inception_2015.graph_name(n[:-12]) for n in kernels}) == 94
-    # Szegedy et al. 2015: 23.8 million with 1,000 classes and biases; here 1,008 and none
-    assert sum(map(np.size, state.values())) == 23_868_624
+    # Keras's InceptionV3 has 21,802,784 without a top, 17,216 channels of normalization among them;
+    # here these have a scale too, and the top 1,008 classes without biases
+    assert sum(map(np.size, state.values())) == 21_802_784 + 17_216 + 2048 * 1008
     pictures = np.random.default_rng(1).integers(0, 256, (2, 40, 40, 3)).astype(np.uint8)
     path = str(tmp_path / "w.npz")
     np.savez(path, **as_graph(state))
