@@ -33,6 +33,7 @@ PROGRAMS = ("python", "pip", "pytest", "tensorboard", "docker", "curl")
 # Commands that are not typed here, by how they begin: why, and what stands in for it.
 NOT_TYPED = {
     "pip install": "asks the package index; .ci/run installs so before it runs these tests",
+    "pip uninstall": "would take this machine's TensorFlow away",
     "pytest": "is what runs this",
     "docker run": "needs an engine and a registry; test_export.py has a server like it",
     "curl": "test_export.py sends what it sends to that server",
@@ -47,6 +48,9 @@ NOT_TYPED = {
 # Sections whose commands make runs or folders of names that other sections use too.
 ALONE = ("Your own pictures", "Birds, flowers and COCO as Reed and StackGAN gave them out",
          "Data sets of TFDS", "Large sets", "Weights of the PyTorch code")
+
+# A section whose commands need its machines; test_distribution.py trains with several processes.
+MACHINES = "Many devices, many machines"
 
 # What is added to a command, so that it takes a second.
 DRAWN = ["--data_dir=flowers", "--images_per_class=2"]
@@ -178,13 +182,13 @@ def tasks(root, encoder):
             continue
         for command in split(text)[0]:
             words = shlex.split(command, comments=True)
-            if reason(command) or (alone, *words) in seen:
+            if reason(command) or section == MACHINES or (alone, *words) in seen:
                 continue
             seen.add((alone, *words))
             mocked = "--dataset=coco_captions" in words  # the set itself is a download
             todo += [[folder, "", [MOCK + "sys.mock.__enter__()"]]] * mocked
             todo.append([folder, words[2], words[3:] + smaller(section, words, encoder)])
-            todo += [[folder, "", ["sys.mock.__exit__(None, None, None)"]]] * mocked
+            todo += [[folder, "", ["import sys; sys.mock.__exit__(None, None, None)"]]] * mocked
     return mine, others
 
 
@@ -230,6 +234,7 @@ def test_no_command_is_forgotten():
 def test_blocks_that_are_no_commands():
     """Each line is a kind that is looked at here or above."""
     known = [r"{", r" +config\.json", r"checkpoints/<run>/", r"captions --\(text_encoder\)-->",
+             r"export TF_CONFIG=", r' +\["10\.0\.0\.1:', r"TPU_LOAD_LIBRARY=0 python -m ",
              r"\w+ { value: \d+ }"]
     for line in no_commands(""):
         assert any(re.match(start, line) for start in known), line
