@@ -303,7 +303,8 @@ class Trainer:
     def _steps(self, batches, done):
         """Steps up to the next report or to one that is skipped; returns how many are done now,
         and the last one's parts, None for one that is skipped."""
-        config, step = self.config, tf.constant(done, tf.int64)
+        # NumPy's: TensorFlow keeps a tensor of each Python number that it has seen, for ever
+        config, step = self.config, tf.constant(np.int64(done))
         ends = [every - done % every for every in (config.log_steps, config.checkpoint_steps)]
         ends += [skipped - 1 - done for skipped in self.skipped if skipped > done]
         most = self.steps_per_call
