@@ -134,8 +134,8 @@ class Page:
                                            visible=self.truncation)
                 galleries = [self._gallery(stage) for stage in self.generator.stages]
             inputs = [caption, seed, count, truncation]
-            drawing = {"fn": plain(self.draw, len(galleries)), "inputs": inputs,
-                       "outputs": galleries, "concurrency_id": "generator"}
+            drawing = {"fn": plain(lambda *values: dict(zip(galleries, self.draw(*values)))),
+                       "inputs": inputs, "outputs": galleries, "concurrency_id": "generator"}
             chosen = caption.submit if self.vectors is None else caption.input
             gr.on([draw.click, chosen], **drawing)
             more.click(None, [seed, count], seed, js="(seed, count) => seed + count").then(
@@ -175,7 +175,7 @@ class Page:
     def _lay_examples(self, caption, drawing):
         if self.examples and self.vectors is None:
             shown = gr.Examples([[one] for one in self.examples], [caption], elem_id="examples",
-                                label="Captions of the data that were not trained on")
+                                label="Examples")
             shown.load_input_event.then(**drawing)
 
     def _lay_walk(self, caption, seed, truncation):
@@ -187,7 +187,7 @@ class Page:
             animation = gr.HTML(elem_id="walk-animation", min_height=200)
             strip = gr.Gallery(label="On the way", elem_id="walk-strip", columns=4, height="auto",
                                format="png", object_fit="contain", interactive=False)
-            start.click(plain(self.walk, 2), [caption, seed, truncation, goal],
+            start.click(plain(self.walk), [caption, seed, truncation, goal],
                         [animation, strip], concurrency_id="generator")
 
     def _lay_nearest(self, inputs):
@@ -199,18 +199,16 @@ class Page:
             found = gr.Gallery(label="Nearest training pictures", elem_id="neighbors",
                                columns=1 + NEIGHBORS, height="auto", format="png",
                                object_fit="contain", interactive=False)
-            search.click(plain(self.find_nearest, 1), inputs, found, concurrency_id="data")
+            search.click(plain(self.find_nearest), inputs, found, concurrency_id="data")
 
 
-def plain(function: Callable, outputs: int) -> Callable:
-    """For Gradio: a UserError as a message, and an only output without its list."""
+def plain(function: Callable) -> Callable:
+    """For Gradio, which takes a message for HTML: a UserError as text."""
     @functools.wraps(function)
-    def run(*args):
+    def run(*values):
         try:
-            made = function(*args)
+            return function(*values)
         except UserError as error:
-            # Gradio takes the message for HTML
             raise gr.Error(html.escape(str(error)), print_exception=False) from None
-        return made[0] if outputs == 1 and isinstance(made[0], list) else made
 
     return run

@@ -165,7 +165,7 @@ def test_a_message_is_no_html():
         raise UserError("<img src=x> & co")
 
     with pytest.raises(gradio.Error) as caught:
-        pages.plain(fail, 1)()
+        pages.plain(fail)()
     assert caught.value.message == "&lt;img src=x&gt; &amp; co"
 
 
@@ -263,7 +263,10 @@ demo.main([])
 """
 
 
-def test_with_a_server_no_tensorflow_is_needed(served, tmp_path):
+def test_the_readme_s_command_for_a_server_needs_no_tensorflow(served, tmp_path):
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+        (given,) = re.findall(r"^    python -m stackgan_tf\.demo --server=(.*)$", file.read(), re.M)
+    assert given == "http://localhost:8501/v1/models/flowers"
     (tmp_path / "captions.txt").write_text("a red flower\na blue one\n")
     done = subprocess.run(
         [sys.executable, "-c", NO_TENSORFLOW, f"--server={served['both']}", f"--port={free_port()}",
