@@ -121,7 +121,7 @@ class Page:
                        delete_cache=(3600, WEEK)) as blocks:
             gr.HTML(f"<h1>StackGAN</h1>{html.escape(self.generator.run)}")
             with gr.Row():
-                with gr.Column(scale=3, min_width=300):
+                with gr.Column(scale=2, min_width=260):
                     caption = self._caption("Caption", self.examples[0] if self.examples else "",
                                             elem_id="caption")
                     draw = gr.Button("Draw", variant="primary", elem_id="draw")
@@ -169,8 +169,8 @@ class Page:
 
     def _gallery(self, stage):
         label = {1: "Stage-I: the sketch", 2: "Stage-II: the picture"}[stage]
-        return gr.Gallery(label=label, elem_id=f"stage{stage}", columns=2, height="auto",
-                          format="png", object_fit="contain", interactive=False)
+        return gr.Gallery(label=label, elem_id=f"stage{stage}", columns=2, height="auto", scale=2,
+                          min_width=280, format="png", object_fit="contain", interactive=False)
 
     def _lay_examples(self, caption, drawing):
         if self.examples and self.vectors is None:
@@ -186,7 +186,8 @@ class Page:
                 start = gr.Button("Walk", elem_id="walk")
             animation = gr.HTML(elem_id="walk-animation", min_height=200)
             strip = gr.Gallery(label="On the way", elem_id="walk-strip", columns=4, height="auto",
-                               format="png", object_fit="contain", interactive=False)
+                               scale=3, min_width=420, format="png", object_fit="contain",
+                               interactive=False)
             start.click(plain(self.walk), [caption, seed, truncation, goal],
                         [animation, strip], concurrency_id="generator")
 

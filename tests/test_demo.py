@@ -500,7 +500,7 @@ def test_a_visitor_draws_walks_and_compares(page, root, browser, tmp_path):
     visitor.click("#draw")
     visitor.until(lambda: "the caption is empty" in visitor.find("body")[0].text, "the message")
     # an example is clicked
-    made = visitor.new_pictures("#stage2", 4, lambda: visitor.click("#examples tbody tr"))
+    made = visitor.new_pictures("#stage2", 4, lambda: visitor.click("#examples button"))
     np.testing.assert_array_equal(made, expect(first, seed=4))
     # the walk, to another caption
     visitor.type("#goal", "dad")
