@@ -68,7 +68,7 @@ def _note(event, arguments):
     if _watching:
         if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
             event = "open to write"
-        said = f"import {arguments[0]}" if event == "import" else event
+        said = f"import {arguments[0]} (" if event == "import" else event
         if not said.startswith(HARMLESS) or event == "open to write":
             _events.append(f"{said} {arguments!r:.200}")
 
