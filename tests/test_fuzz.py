@@ -4,6 +4,7 @@ Each either gives a value that keeps its promises or raises a ValueError of one 
 is imported, called or written by it. A few seconds each; a minute each with `-m slow`.
 """
 
+import codecs
 import contextlib
 import io
 import json
@@ -75,6 +76,7 @@ def _note(event, arguments):
 
 @pytest.fixture(scope="module", autouse=True)
 def audit():
+    codecs.lookup("cp437")  # of names in zip files; Python loads it at first use
     sys.addaudithook(_note)  # for the rest of the process: there is no way to take one out
     yield
     _watching.clear()
