@@ -3,14 +3,16 @@ whole experiment of tiny networks."""
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from absl import flags
 from conftest import TINY
 from PIL import Image
 
 from stackgan_tf.config import UserError
-from stackgan_tf.experiments import ablation, plan, runner, step_times, table
+from stackgan_tf.experiments import ablation, command_line, plan, runner, step_times, table
 from stackgan_tf.experiments.plan import Plan, Variant
 from stackgan_tf.feature_networks import efficientnet_lite0
 
@@ -279,6 +281,51 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
             return super().__call__(*arguments)
 
     assert runner.Runner(planned(tmp_path), Busy()).run() == 0
+
+
+# ------------------------------------------------------------------ the command line
+
+
+@pytest.fixture
+def typed(monkeypatch, tmp_path):
+    """typed(module, *flags) -> the Plan that the command would run."""
+    def make(module, *given):
+        before = set(flags.FLAGS)
+        monkeypatch.setattr(command_line, "Runner", lambda plan: SimpleNamespace(run=lambda: plan))
+        try:
+            command_line.define_own_flags(module.NAME, module.MINUTES)
+            flags.FLAGS(["command", f"--checkpoint_dir={tmp_path}", *given])
+            return module.main(None)
+        finally:
+            for name in set(flags.FLAGS) - before:
+                delattr(flags.FLAGS, name)
+    return make
+
+
+def test_metrics_are_those_that_the_data_has(typed, folder):
+    of_flowers = typed(ablation, "--inception=F", "--minutes=3")
+    assert of_flowers.metrics == ablation.METRICS and of_flowers.minutes == 3
+    assert of_flowers.folder.endswith("/ablation") and of_flowers.size == 256
+    mine = typed(ablation, "--inception=F", "--dataset=folder", f"--data_dir={folder}")
+    assert mine.metrics == ("kid", "diversity", "r_precision")
+    assert mine.base["data_dir"] == folder
+
+
+@pytest.mark.parametrize("given, words", [
+    (["--text_once"], "--text_once=True is what this experiment varies"),
+    (["--metrics=beauty"], "--metrics=beauty is unknown"),
+    (["--metrics=fid"], "--metrics=fid needs the weights"),
+    (["--metrics=attribute_accuracy", "--dataset=folder"], "not --dataset=folder"),
+    (["--metrics=r_precision", "--text_encoder=/nowhere"], "trained here"),
+    (["--embedding_dim=0"], "--embedding_dim=0 trains without text"),
+    (["--variants=all"], "--variants=all is unknown; choose of stackgan-128-ca-once, "),
+    (["--batch_size=1"], "--batch_size=1 is out of range"),
+    (["--run=../x"], "no folder name"),
+])
+def test_mistakes_are_refused_before_anything_is_made(typed, tmp_path, given, words):
+    with pytest.raises(UserError, match=words):
+        typed(ablation, "--run=x", *given)
+    assert not (tmp_path / "x").exists()
 
 
 # ------------------------------------------------------------------ the whole of it

@@ -66,9 +66,11 @@ class Plan:
 
     def options(self, variant: Variant) -> dict:
         """All options of a training but those of OWN."""
-        base = {name: value for name, value in self.base.items()
-                if variant.stage == 2 or name not in OF_STAGE2}
-        return {**base, **variant.options}
+        return {**(self.base if variant.stage == 2 else self.of_stage1()), **variant.options}
+
+    def of_stage1(self) -> dict:
+        """`base` as Stage-I and the text encoder take it."""
+        return {name: value for name, value in self.base.items() if name not in OF_STAGE2}
 
     def config(self, variant: Variant, **more) -> Config:
         """The settings of a training; UserError for values that cannot be."""
@@ -90,12 +92,13 @@ class Plan:
         return [variant for variant in self.trained() if variant.row]
 
     def settings(self) -> dict:
-        """What decides on the numbers, as JSON: going on with other settings is refused."""
+        """What decides on the numbers, as JSON: going on with other settings is refused, but for
+        those of config.FREE."""
         return {
             "experiment": self.name, "minutes": 0.0 if self.steps else self.minutes,
             "steps": self.steps, "metrics": list(self.metrics), "count": self.count,
             "size": self.size, "inception": self.inception,
-            "base": {name: value for name, value in self.base.items() if name not in FREE},
+            "base": self.base,
             "variants": {variant.name: {
                 "stage": variant.stage, "share": variant.share, "options": variant.options,
                 "below": variant.below.name if variant.below else None}
@@ -107,7 +110,7 @@ def differences(before: dict, now: dict) -> list[str]:
     """In words, what differs between two `Plan.settings`; variants that only one has do not."""
     found = [f"--{name}={now[name]} (was {before.get(name)})"
              for name in now if name not in ("base", "variants") and now[name] != before.get(name)]
-    for name in sorted({*before["base"], *now["base"]}):
+    for name in sorted({*before["base"], *now["base"]} - {*FREE}):
         was, is_now = (some["base"].get(name, "not given") for some in (before, now))
         if was != is_now:
             found.append(f"--{name}={is_now} (was {was})")

@@ -116,7 +116,9 @@ class Runner:
                           "for it, or choose another --run.")
         settings = plan.settings()
         settings["variants"] = {**before.get("variants", {}), **settings["variants"]}
-        self._write("experiment.json", {**settings, "text_encoder": self.text_encoder})
+        options = {variant.name: plan.options(variant) for variant in plan.variants}
+        self._write("experiment.json",
+                    {**settings, "text_encoder": self.text_encoder, "options": options})
         self.runs = self._read("results.json").get("runs", {})
 
     # ------------------------------------------------------------------ before the trainings
@@ -132,7 +134,7 @@ class Runner:
         """The text encoder and the step times; says whether they are there."""
         text, begin = self.text_encoder, time.monotonic()
         if text and not os.path.exists(os.path.join(text, "saved_model.pb")):
-            options = {**self.plan.base, "run": TEXT, "checkpoint_dir": self.plan.folder}
+            options = {**self.plan.of_stage1(), "run": TEXT, "checkpoint_dir": self.plan.folder}
             if not self._step("text encoder of all", "train_text_encoder", options,
                               self.path(TEXT, "train_text_encoder.log"), begin):
                 return False

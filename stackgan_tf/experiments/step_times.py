@@ -10,7 +10,7 @@ that has these).
 
 All variants are measured in turn, for a few seconds each, again and again: whatever else is at
 work on the machine meanwhile slows all alike. The step is the training's own, its pictures are
-random bytes; reading data, reports and checkpoints are not in it.
+random bytes; reading data, reports and checkpoints are not in it. Of several GPUs one is timed.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import build, checkpoint, distribution, shown_texts, train
+from stackgan_tf import build, checkpoint, devices, distribution, shown_texts, train
 from stackgan_tf.config import Config, define_flags, given_flags, resolve, run_cli
 from stackgan_tf.images import write
 from stackgan_tf.run_folder import Part
@@ -121,15 +121,15 @@ def main(_):
     given = given_flags()
     folder = os.path.join(given["checkpoint_dir"], given["run"])
     stored = read_json(os.path.join(folder, "experiment.json"))
-    path, variants = os.path.join(folder, "step_times.json"), stored["variants"]
+    path, known = os.path.join(folder, "step_times.json"), stored["variants"]
     times = read_json(path) if os.path.exists(path) else {}
-    base = {**stored["base"], "text_encoder": stored["text_encoder"]}
-    configs = {name: settle({**base, **one["options"]}, one["stage"])
-               for name, one in variants.items()}
+    configs = {name: settle({**options, "text_encoder": stored["text_encoder"]},
+                            known[name]["stage"]) for name, options in stored["options"].items()}
+    devices.settle_determinism(next(iter(configs.values())))
     new = {name: config for name, config in configs.items() if name not in times}
     if not any(os.path.exists(os.path.join(folder, f"captions.{end}")) for end in ("txt", "npy")):
         write_captions(next(iter(configs.values())), folder)
-    below = {name: configs[variants[name]["below"]] for name in new if variants[name]["below"]}
+    below = {name: configs[known[name]["below"]] for name in new if known[name]["below"]}
     for name, rounds in measure(new, below).items():
         times[name] = {"seconds": float(np.median(rounds)), "rounds": rounds}
     write(path, (json.dumps(times, indent=2) + "\n").encode())
