@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 
+import tensorflow as tf
 from absl import flags
 
 from stackgan_tf import build, evaluation
@@ -47,6 +48,7 @@ def run(name: str, columns: tuple[str, ...], make: Callable[[dict], list[Variant
         metrics: measured without --metrics, where the data has what they need.
         size: at which pictures are compared; 0: that of each stage.
     """
+    tf.config.set_visible_devices([], "GPU")  # their memory is for the trainings
     values, base = flags.FLAGS, given_flags()
     for option in varied:
         if option in base:
