@@ -63,8 +63,8 @@ PRESETS = {
         1: {"generator_width": 32, "discriminator_width": 24, "batch_size": 32,
             "train_steps": 2800, "learning_rate_decay_steps": 1300},
         2: {"generator_width": 32, "discriminator_width": 12, "batch_size": 8,
-            "residual_blocks": 2, "image_size": 256, "train_steps": 6000,
-            "learning_rate_decay_steps": 2700, "r1_weight": 0.5,
+            "residual_blocks": 2, "image_size": 256, "train_steps": 5000,
+            "learning_rate_decay_steps": 2300, "r1_weight": 0.5,
             # Redrawn freely, 0.027 of the shapes that the sketches had right were lost again.
             "sketch_weight": 20.0},
     },
