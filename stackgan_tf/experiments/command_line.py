@@ -79,7 +79,12 @@ def _with_embeddings(base, make):
 
 def _metrics(given, default, plan):
     """The metrics to be measured; UserError for what cannot be."""
-    chosen = given or [name for name in default if not _lacks(name, plan)]
+    chosen = list(given)
+    for name in () if given else default:
+        if reason := _lacks(name, plan):
+            print(f"{name} is not measured: {reason.partition(';')[0]}", flush=True)
+        else:
+            chosen.append(name)
     for name in given:
         if name not in ("fid", *evaluation.METRICS):
             raise UserError(f"--metrics={name} is unknown; choose of fid, "

@@ -8,7 +8,8 @@ from stackgan_tf.config import FREE, Config, UserError, resolve
 # What the experiment itself decides, for each training.
 OWN = ("stage", "run", "seed", "stage1", "train_steps", "epochs", "learning_rate_decay_epochs",
        "learning_rate_decay_steps")
-OF_STAGE2 = ("add_to_sketch", "unconditional_head")  # options that Stage-I has no use for
+# Options that Stage-I has no use for.
+OF_STAGE2 = ("add_to_sketch", "sketch_weight", "unconditional_head")
 CHECKPOINTS = 8  # in the course of a training, unless --checkpoint_steps says otherwise
 TEXT = "text"  # name of the run that holds the text encoder of all
 

@@ -146,10 +146,11 @@ def notes(plan: Plan, runs: dict[str, dict]) -> list[str]:
                     f"{record['real_count']:,} real ones, compared at {record['size']}x"
                     f"{record['size']}.")
     if plan.seeds == 1:
-        said.append("One seed; in brackets the 95 % interval for other generated pictures, by "
+        said.append("One seed; the intervals are of 95 % for other generated pictures, by "
                     "bootstrap: another seed's training may differ by more.")
     else:
-        said.append(f"Mean of {plan.seeds} seeds; in brackets the smallest and the largest.")
+        said.append(f"Mean of {plan.seeds} seeds; the intervals go from the smallest to the "
+                    "largest.")
     return said
 
 
@@ -196,7 +197,7 @@ def draw(plan: Plan, runs: dict[str, dict]) -> np.ndarray:
     said = [line for text in [*notes(plan, runs), *(
         f"{', '.join(filter(None, row.words))}: {row.state}" for row in made if row.state)]
         for line in images.wrap(text, font, int(places[-1]) - _GAP)]
-    head = _ROW + _FONT * 3 // 2
+    head = 2 * _ROW + 8
     size = (int(places[-1]) + _GAP, head + _ROW * (len(made) + 1) + 20 * len(said))
     picture = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(picture)
