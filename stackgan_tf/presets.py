@@ -34,7 +34,7 @@ PRESETS = {
             "condition_dim": 128,
             "noise_dim": 64,
             "text_encoder_width": 128,
-            "text_encoder_steps": 3200,
+            "text_encoder_steps": 3400,
             "text_encoder_batch_size": 64,
             "text_encoder_learning_rate": 1e-3,
             "text_encoder_loss": "contrastive",
@@ -43,7 +43,7 @@ PRESETS = {
             # At the paper's loudness c's noise hides the caption for longer than this trains (given
             # the true attributes, after 1,000 steps 0.62 of the held-out colors were right; without
             # noise 0.94); without any noise all pictures of a caption are alike.
-            "condition_log_sigma": -1.5,
+            "condition_log_sigma": -1.0,
             "kl_weight": 0.05,
             "condition_blocks": True,
             # The nearest of all but a few classes has the same color: this asks for shapes. With 8
@@ -60,8 +60,8 @@ PRESETS = {
             "adam_beta2": 0.99,
             "ema_decay": 0.998,
         },
-        1: {"generator_width": 32, "discriminator_width": 24, "batch_size": 32,
-            "train_steps": 2800, "learning_rate_decay_steps": 1300},
+        1: {"generator_width": 32, "discriminator_width": 24, "batch_size": 16,
+            "train_steps": 4000, "learning_rate_decay_steps": 1870},
         2: {"generator_width": 32, "discriminator_width": 12, "batch_size": 8,
             "residual_blocks": 2, "image_size": 256, "train_steps": 5000,
             "learning_rate_decay_steps": 2300, "r1_weight": 0.5,
