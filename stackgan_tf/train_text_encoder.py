@@ -36,9 +36,10 @@ from stackgan_tf.text_encoders import char_cnn_rnn
 
 IMAGE_SIZE = 64  # what captions say can be seen at this size
 RELEVANT = ("seed", "dataset", "data_dir", "image_dir", "captions_dir", "images_per_class",
-            "shuffle_captions", "memory_gb", "shuffle_buffer", "embedding_dim", "text_encoder_width",
-            "text_encoder_steps", "text_encoder_batch_size", "text_encoder_learning_rate",
-            "text_encoder_loss", "text_encoder_temperature", "text_encoder_grayscale")
+            "shuffle_captions", "memory_gb", "shuffle_buffer", "embedding_dim",
+            "text_encoder_width", "text_encoder_steps", "text_encoder_batch_size",
+            "text_encoder_learning_rate", "text_encoder_loss", "text_encoder_temperature",
+            "text_encoder_grayscale")
 
 
 class Data:
