@@ -271,7 +271,7 @@ def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, 
         average.assign(value)
     game = StackGAN(generator, discriminator, dims, config.loss,
                     config.kl_weight if config.conditioning_augmentation else 0.0, frozen_stage1,
-                    config.r1_weight, config.r1_every)
+                    config.r1_weight, config.r1_every, config.sketch_weight)
     return game, ema_generator
 
 

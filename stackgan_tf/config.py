@@ -84,6 +84,7 @@ class Config:
     # the game
     loss: str = "non_saturating"  # a row of losses.LOSSES
     kl_weight: float = 2.0  # released code; the paper says 1
+    sketch_weight: float = 0.0  # Stage-II: weight of its distance to the sketch, both as 32x32
     r1_weight: float = 0.0  # factor of the R1 gradient penalty on real pictures; 0: the paper
     r1_every: int = 1  # R1 is taken on each so-manieth picture of the batch: cheaper, as strong
     batch_size: int = 64  # pictures a step
@@ -167,7 +168,8 @@ BOUNDS = (
     ("text_encoder_batch_size", 2, None), ("noise_dim", 1, 65536), ("condition_dim", 1, 65536),
     ("generator_width", 4, 4096), ("discriminator_width", 1, 4096), ("residual_blocks", 0, 64),
     ("batch_size", 2, None), ("train_steps", 0, 10**12), ("epochs", 0, 10**6),
-    ("kl_weight", 0, None), ("r1_weight", 0, None), ("r1_every", 1, None),
+    ("kl_weight", 0, None), ("sketch_weight", 0, None), ("r1_weight", 0, None),
+    ("r1_every", 1, None),
     ("discriminator_learning_rate", 0, 1), ("log_steps", 1, None), ("checkpoint_steps", 1, None),
     ("keep_checkpoints", 1, None), ("learning_rate_decay", 1e-6, 1),
     ("learning_rate_decay_steps", 0, 10**12), ("learning_rate_decay_epochs", 0, 10**6),
@@ -280,7 +282,7 @@ def _validate_sizes(config):
     if config.r1_weight and config.discriminator_norm == "batch":
         raise UserError(f"--r1_weight={config.r1_weight} penalizes each picture's own gradient, "
                         "which batch norm mixes up; add --discriminator_norm=none.")
-    for name in ("stage1", "text_once", "unconditional_head", "add_to_sketch"):
+    for name in ("stage1", "text_once", "unconditional_head", "add_to_sketch", "sketch_weight"):
         if config.stage == 1 and getattr(config, name):
             raise UserError(f"--{name}={getattr(config, name)} is for --stage=2 only; leave it "
                             "out.")

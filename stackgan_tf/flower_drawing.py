@@ -137,10 +137,11 @@ def _blend(canvas, alpha, color):
     canvas += alpha[..., None] * (color - canvas)
 
 
-def _box(center, reach):
-    """The square within `reach` pixels of center (x, y): its slices, and dx, dy (H, W)."""
-    low = np.maximum(np.floor(np.subtract(center, reach)), 0).astype(int)
-    high = np.minimum(np.ceil(np.add(center, reach)), IMAGE_SIZE).astype(int)
+def _box(center, reach, low=0, high=IMAGE_SIZE):
+    """The square within `reach` pixels of center (x, y), cut to the corners `low` and `high`: its
+    slices, and dx, dy (H, W)."""
+    low = np.maximum(np.floor(np.maximum(np.subtract(center, reach), low)), 0).astype(int)
+    high = np.minimum(np.ceil(np.minimum(np.add(center, reach), high)), IMAGE_SIZE).astype(int)
     dx = np.arange(low[0], high[0], dtype=np.float32)[None, :] - np.float32(center[0])
     dy = np.arange(low[1], high[1], dtype=np.float32)[:, None] - np.float32(center[1])
     return (slice(low[1], high[1]), slice(low[0], high[0])), dx, dy
@@ -167,7 +168,11 @@ def _petal(canvas, origin, angle, length, half_widths, color, veins):
     """One petal with its shadow, edge, two-sided shading and veins, over what is there."""
     axis = np.array([np.cos(angle), np.sin(angle)], np.float32)
     reach = length * (0.5 + half_widths.max() * 0.75) + 6
-    box, dx, dy = _box(np.add(origin, axis * length / 2), reach)
+    # What is painted, shadow and all, lies in this rectangle along the axis.
+    side = (half_widths.max() * length + 8) * np.array([-axis[1], axis[0]])
+    corners = [np.add(origin, u * axis) + v * side for u in (-7, length + 4) for v in (-1, 1)]
+    box, dx, dy = _box(np.add(origin, axis * length / 2), reach,
+                       np.min(corners, 0), np.max(corners, 0))
     dx, dy = dx + axis[0] * length / 2, dy + axis[1] * length / 2
     u = (dx * axis[0] + dy * axis[1]) / np.float32(length)  # 0 at the base, 1 at the tip
     v = dy * axis[0] - dx * axis[1]  # pixels from the midrib
@@ -222,9 +227,10 @@ def _stem_and_leaf(canvas, origin, radius, rng):
     """A bent stem from the flower to the lower edge, with one leaf."""
     green = _jitter((86, 146, 52), rng)
     x, y = origin
-    rows = np.arange(IMAGE_SIZE, dtype=np.float32)[:, None]
-    columns = np.arange(IMAGE_SIZE, dtype=np.float32)[None, :]
     bend = rng.uniform(-8, 8)
+    box = (slice(int(y), IMAGE_SIZE), slice(int(x) - 14, int(x) + 15))  # 5 pixels beside it
+    rows = np.arange(IMAGE_SIZE, dtype=np.float32)[box[0], None]
+    columns = np.arange(IMAGE_SIZE, dtype=np.float32)[None, box[1]]
     down = np.clip((rows - y) / (IMAGE_SIZE - y), 0, 1)
     offset = columns - (x + bend * down * down)
     leaf_outline = _petal_outline("pointed", 6)
@@ -233,7 +239,7 @@ def _stem_and_leaf(canvas, origin, radius, rng):
     _petal(canvas, root, -np.pi / 2 + side * rng.uniform(0.85, 1.05), 0.95 * radius,
            leaf_outline, green * 0.9, 5)
     alpha = np.clip(5 - np.abs(offset), 0, 1) * (rows > y)
-    _blend(canvas, alpha, green * (0.95 - 0.05 * offset)[..., None])
+    _blend(canvas[box], alpha, green * (0.95 - 0.05 * offset)[..., None])
 
 
 def _noise(cells, rng):

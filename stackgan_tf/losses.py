@@ -74,3 +74,26 @@ def kl_divergence(mean, log_sigma):
     StackGAN Sec. 3.2, eq. 2; the averaging over dimensions is the released code's.
     """
     return tf.reduce_mean(-log_sigma + 0.5 * (tf.exp(2.0 * log_sigma) + tf.square(mean) - 1.0))
+
+
+SKETCH_SIDE = 32  # what of the sketch Stage-II shall keep: layout and shapes, not the pixels
+
+
+def sketch_distance(images, sketch):
+    """Mean squared difference of two sets of images, each as means over SKETCH_SIDE^2 squares.
+
+    Args:
+        images: float (B, H, H, 3), the generator's.
+        sketch: float (B, h, h, 3), Stage-I's of the same captions and latents; powers of two.
+
+    As the color-consistency of StackGAN-v2 (arXiv:1710.10916, Sec. 3.3, eq. 9), which keeps an
+    image's mean color and covariance only.
+    """
+    side = min(SKETCH_SIDE, sketch.shape[1], images.shape[1])
+    return tf.reduce_mean(tf.square(_means(images, side) - _means(sketch, side)))
+
+
+def _means(images, side):
+    step = images.shape[1] // side
+    images = tf.reshape(tf.cast(images, tf.float32), [-1, side, step, side, step, 3])
+    return tf.reduce_mean(images, [2, 4])

@@ -48,7 +48,7 @@ def fill(folder: str, count: int, generator, texts: Sequence, seed: int, **knobs
 
     def write(item):
         i, picture = item
-        images.save_png(os.path.join(folder, name(i)), picture)
+        images.write(os.path.join(folder, name(i)), generator.png(picture))
 
     with claimed:
         try:

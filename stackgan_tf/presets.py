@@ -46,8 +46,8 @@ PRESETS = {
             "condition_log_sigma": -1.0,
             "kl_weight": 0.05,
             "condition_blocks": True,
-            # The nearest of all but a few classes has the same color: this asks for shapes. With 8,
-            # as in Stage-II, colors are learnt sooner.
+            # The nearest of all but a few classes has the same color: this asks for shapes. With 8
+            # colors are learnt sooner.
             "mismatch_candidates": 16,
             "crop_margin": 0.0625,  # the flowers are centered: less for the networks to learn
             # With batch norm D soon told real from fake batches by their statistics alone (its
@@ -63,10 +63,10 @@ PRESETS = {
         1: {"generator_width": 32, "discriminator_width": 24, "batch_size": 32,
             "train_steps": 3000, "learning_rate_decay_steps": 1400},
         2: {"generator_width": 32, "discriminator_width": 12, "batch_size": 8,
-            "residual_blocks": 2, "image_size": 256, "train_steps": 5500,
-            "learning_rate_decay_steps": 2500, "r1_weight": 0.5, "mismatch_candidates": 8,
-            # Redrawn, 0.027 of the shapes that the sketches had right were lost again.
-            "add_to_sketch": True},
+            "residual_blocks": 2, "image_size": 256, "train_steps": 6000,
+            "learning_rate_decay_steps": 2700, "r1_weight": 0.5,
+            # Redrawn freely, 0.027 of the shapes that the sketches had right were lost again.
+            "sketch_weight": 10.0},
     },
     # The released settings; the data comes as --data_dir=...
     "flowers": {

@@ -148,7 +148,7 @@ def draw_grid(generator, labels, texts, o: Options, samples: str) -> list[str]:
 
     def write(item):
         path, picture = item
-        save(path, images.encode_png(picture))
+        save(path, generator.png(picture))
 
     total = len(names) - 1
     bar = Progress("pictures", 0, total, every=1000)

@@ -17,6 +17,8 @@ class StackGAN:
         kl_weight: factor of the conditioning augmentation's KL term, 0 without it.
         r1_weight: factor of the R1 penalty, 0 (the paper) without.
         r1_every: the penalty is taken on each so-manieth real image of the batch.
+        sketch_weight: for Stage-II, factor of its images' distance to the sketches, 0 (the paper)
+            without.
         stage1: for Stage-II, the frozen function {noise, epsilon, embeddings} -> images.
 
     A batch is a dict of `real_images` float (B, H, W, 3) in [-1, 1] and, with text, `embeddings`
@@ -25,7 +27,8 @@ class StackGAN:
     """
 
     def __init__(self, generator, discriminator, latent_dims, loss="non_saturating",
-                 kl_weight=2.0, stage1=None, r1_weight=0.0, r1_every=1):
+                 kl_weight=2.0, stage1=None, r1_weight=0.0, r1_every=1,
+                 sketch_weight=0.0):
         self.generator = generator
         self.discriminator = discriminator
         self.latent_dims = latent_dims
@@ -33,6 +36,7 @@ class StackGAN:
         self.kl_weight = kl_weight
         self.stage1 = stage1
         self.r1_weight, self.r1_every = r1_weight, r1_every
+        self.sketch_weight = sketch_weight
 
     def draw_latents(self, seed, batch_size):
         """Every random tensor of a step, as a function of the seed (int32 (2,)) alone.
@@ -43,7 +47,8 @@ class StackGAN:
         return random_latents.draw(self.latent_dims, seed, batch_size)
 
     def generate(self, latents, embeddings=None, training=False, generator=None):
-        """The generator's dict of `images` (B, H, W, 3), `mean` and `log_sigma`.
+        """The generator's dict of `images` (B, H, W, 3), `mean` and `log_sigma`; in Stage-II with
+        the frozen Stage-I's `stage1_images`.
 
         `generator` stands in for the live one: the moving average, when sampling.
         """
@@ -53,7 +58,10 @@ class StackGAN:
         if self.stage1 is not None:
             # Frozen: no gradient, inference mode, so its batch-norm statistics stay put.
             inputs["stage1_images"] = tf.stop_gradient(self.stage1(inputs))
-        return (generator or self.generator)(inputs, training=training)
+        output = (generator or self.generator)(inputs, training=training)
+        if self.stage1 is not None:
+            output["stage1_images"] = inputs["stage1_images"]
+        return output
 
     def discriminator_loss(self, batch, fake_images):
         """real/right caption against fake/right caption and real/WRONG caption, each half.
@@ -116,7 +124,8 @@ class StackGAN:
         return tf.concat([rows[i::self.r1_every] for i in range(self.r1_every)], 0)
 
     def generator_loss(self, batch, output):
-        """The fakes shall pass as real with their captions; plus kl_weight * KL.
+        """The fakes shall pass as real with their captions; plus kl_weight * KL and, in Stage-II,
+        sketch_weight * the distance to the sketches.
 
         `output` is `generate`'s for the batch's embeddings.
         Returns the scalar and {name: scalar} for the log.
@@ -132,4 +141,8 @@ class StackGAN:
             kl = losses.kl_divergence(output["mean"], output["log_sigma"])
             loss += self.kl_weight * kl
             parts["loss/kl"] = kl
+        if self.sketch_weight:
+            distance = losses.sketch_distance(output["images"], output["stage1_images"])
+            loss += self.sketch_weight * distance
+            parts["loss/sketch"] = distance
         return loss, {"loss/generator": loss, **parts}

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -96,12 +97,12 @@ def model(served):
 
 @pytest.fixture(scope="session")
 def drawn(root, tmp_path_factory):
-    """{stage: pictures uint8 (9, H, W, 3)} in the files of `sample`: 3 of each caption."""
+    """{stage: [9 PNGs]}, the files of `sample`: 3 of each caption."""
     folder = str(tmp_path_factory.mktemp("drawn"))
     sample.sample(root, "tiny", CAPTIONS, count=3, seed=SEED, output=folder)
-    found = {stage: np.stack([np.asarray(Image.open(f"{folder}/{i}_{j}_stage{stage}.png"))
-                              for i in range(3) for j in range(3)]) for stage in (1, 2)}
-    assert len(np.unique(found[2], axis=0)) == 9 and found[2].std() > 20
+    found = {stage: [Path(folder, f"{i}_{j}_stage{stage}.png").read_bytes()
+                     for i in range(3) for j in range(3)] for stage in (1, 2)}
+    assert len(set(found[2])) == 9 and pixels(found[2]).std() > 20
     return found
 
 
@@ -124,8 +125,8 @@ def test_the_v1_loader_draws_what_sample_draws(model, drawn):
     made = model.predict("serving_default", ROWS)
     both = model.predict("stage1_and_stage2", ROWS)
     assert made.keys() == {"image_bytes"} and both.keys() == {"stage1_bytes", "stage2_bytes"}
-    np.testing.assert_array_equal(pixels(made["image_bytes"]), drawn[2])
-    np.testing.assert_array_equal(pixels(both["stage1_bytes"]), drawn[1])
+    assert list(made["image_bytes"]) == drawn[2]
+    assert list(both["stage1_bytes"]) == drawn[1]
     assert (both["stage2_bytes"] == made["image_bytes"]).all()
 
 
@@ -162,7 +163,7 @@ def test_saved_model_cli(served, drawn, tmp_path):
                     f"captions={CAPTIONS[:2]};seeds={[SEED, SEED]}"],
                    check=True, capture_output=True, timeout=300)
     made = np.load(tmp_path / "image_bytes.npy", allow_pickle=True)
-    np.testing.assert_array_equal(pixels(made), drawn[2][[0, 3]])
+    assert list(made) == [drawn[2][0], drawn[2][3]]
 
 
 def test_a_c_program(served, model, drawn, tmp_path):
@@ -181,7 +182,7 @@ def test_a_c_program(served, model, drawn, tmp_path):
     done = subprocess.run([program, f"{served[0]}/1", *names, CAPTIONS[1], str(SEED + 2)],
                           capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr.decode()
-    np.testing.assert_array_equal(pixels([done.stdout])[0], drawn[2][5])
+    assert done.stdout == drawn[2][5]
 
 
 # By others
@@ -218,7 +219,7 @@ def request(rows, signature_name="", model_name="flowers"):
 def test_grpc(model, drawn):
     server, stub = serving.start_grpc(model)
     answer = stub.Predict(request(ROWS), timeout=60)
-    np.testing.assert_array_equal(pixels(answer.outputs["image_bytes"].string_val), drawn[2])
+    assert list(answer.outputs["image_bytes"].string_val) == drawn[2]
     with pytest.raises(grpc.RpcError, match="give as many seeds as captions"):
         stub.Predict(request({**ROWS, "seeds": ROWS["seeds"][:2]}), timeout=60)
     server.stop(None)
@@ -249,14 +250,13 @@ def test_rest(model, drawn):
     server, address = serving.start_rest(model)
     rows = [{"captions": c.decode(), "seeds": int(s)} for c, s in zip(*ROWS.values())]
     made = post(address, {"instances": rows})["predictions"]
-    np.testing.assert_array_equal(pixels(base64.b64decode(png["b64"]) for png in made), drawn[2])
+    assert [base64.b64decode(png["b64"]) for png in made] == drawn[2]
     columns = {"captions": CAPTIONS, "seeds": [SEED] * 3}
     made = post(f"{address}/versions/1", {"inputs": columns})["outputs"]
-    np.testing.assert_array_equal(pixels(base64.b64decode(png["b64"]) for png in made),
-                                  drawn[2][::3])
+    assert [base64.b64decode(png["b64"]) for png in made] == drawn[2][::3]
     both = post(address, {"signature_name": "stage1_and_stage2", "instances": rows[:2]})
     sketches = [base64.b64decode(row["stage1_bytes"]["b64"]) for row in both["predictions"]]
-    np.testing.assert_array_equal(pixels(sketches), drawn[1][:2])
+    assert sketches == drawn[1][:2]
     embedded = post(address, {"signature_name": "embed", "instances": CAPTIONS})["predictions"]
     odd = {"signature_name": "embed", "inputs": [{"b64": base64.b64encode(HOSTILE[0]).decode()}]}
     assert np.shape(embedded) == (3, 8) and np.shape(post(address, odd)["outputs"]) == (1, 8)

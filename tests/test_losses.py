@@ -58,3 +58,13 @@ def test_kl_is_the_closed_form():
     expected = np.sum(p * log_ratio) * (x[1] - x[0])
     value = losses.kl_divergence(tf.fill([3, 2], mean), tf.fill([3, 2], log_sigma))
     assert float(value) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_sketch_leaves_details_free():
+    """A shift of 0.5 counts 0.25; what averages out within an 8x8 square counts nothing."""
+    sketch = tf.random.uniform([2, 64, 64, 3], -1, 1, seed=0)
+    picture = tf.repeat(tf.repeat(sketch, 4, 1), 4, 2)  # 256x256
+    stripes = tf.reshape(tf.tile([0.7, -0.7], [128]), [1, 256, 1, 1])
+    assert float(losses.sketch_distance(picture, sketch)) == pytest.approx(0.0, abs=1e-10)
+    assert float(losses.sketch_distance(picture + stripes, sketch)) == pytest.approx(0, abs=1e-10)
+    assert float(losses.sketch_distance(picture + 0.5, sketch)) == pytest.approx(0.25, rel=1e-5)
