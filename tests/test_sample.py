@@ -200,6 +200,12 @@ def test_text_strength_moves_along_the_line_from_the_mean(runs):
     assert (one == other).all()
 
 
+def test_a_run_has_the_knobs_that_turn_something(runs):
+    assert Generator(runs, "both").knobs == knobs.NAMES
+    assert Generator(runs, "sketch").knobs == ("truncation", "epsilon_scale")  # knows no mean
+    assert Generator(runs, "silent").knobs == ("truncation",)
+
+
 def test_knobs_at_1_leave_every_bit(runs):
     """Noise and embeddings of an odd last bit, which a sum or a product might round."""
     generator = Generator(runs, "both")
