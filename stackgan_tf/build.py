@@ -29,7 +29,7 @@ def load_batches(config: Config, worker: int = 0, workers: int = 1) -> Batches |
     """The training batches of a stage, from memory or, of a large prepared set, streamed; the rows
     of one of several workers."""
     stream = open_stream(config, config.batch_size, config.captions_per_embedding, worker, workers)
-    return stream or Batches(load_examples(config, "train"), config.image_size, config.batch_size,
+    return stream or Batches(load_training(config), config.image_size, config.batch_size,
                              config.seed, config.captions_per_embedding, config.mismatch_candidates,
                              worker, workers)
 
@@ -50,6 +50,10 @@ def open_stream(config: Config, batch_size: int, captions_per_embedding: int, wo
     kept = len(train) * config.load_size**2 * 3 + train.captions * config.embedding_dim * 4
     if kept <= config.memory_gb * 2**30:
         return None
+    if config.shuffle_captions:
+        raise UserError(f"--shuffle_captions is for sets in memory; this one takes "
+                        f"{kept / 2**30:.1f} GB, so give a larger --memory_gb than "
+                        f"{config.memory_gb:g}.")
     if config.mismatch_candidates > 1:
         print("streamed: wrong captions are of any other class (--mismatch_candidates is for sets "
               "in memory)", flush=True)
@@ -63,6 +67,14 @@ def load_examples(config: Config, split: str, most: int | None = None) -> Exampl
     with plain_errors(config):
         _check_room(config, most)
         return Examples(itertools.islice(_elements(config, split), most), config.load_size)
+
+
+def load_training(config: Config) -> Examples:
+    """What is trained on: the split "train", with --shuffle_captions under others' captions."""
+    examples = load_examples(config, "train")
+    if config.shuffle_captions:
+        examples.shuffle_captions(config.seed)
+    return examples
 
 
 def load_elements(config: Config, split: str) -> Iterator[dict]:

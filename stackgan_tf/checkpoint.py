@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 # SavedModel's folder for anything that is not part of the graph
 _STEP_FILE = os.path.join("assets.extra", "step")
 _ENCODER_FILE = os.path.join("assets.extra", "text_encoder.json")
+_MEAN_FILE = os.path.join("assets.extra", "text_mean.json")
 
 # What TF raises on a checkpoint with flipped, cut off or missing bytes, tried one by one.
 UNREADABLE = (tf.errors.OpError, LookupError, ValueError, TypeError, AttributeError, OSError)
@@ -278,8 +279,19 @@ def encoder_fingerprint(path: str) -> list[float] | None:
         return None
 
 
+def text_mean(path: str) -> np.ndarray | None:
+    """The mean embedding of the captions that the stage at `path` was trained with, float32
+    (dim,); None if not known."""
+    try:
+        with tf.io.gfile.GFile(os.path.join(path, _MEAN_FILE)) as file:
+            mean = np.array(json.load(file)["mean"], np.float32)
+            return mean if mean.ndim == 1 and np.isfinite(mean).all() else None
+    except (OSError, ValueError, LookupError, TypeError, tf.errors.OpError):
+        return None
+
+
 def export(path: str, parts: list, endpoints: dict, step: int | None = None,
-           fingerprint: list[float] | None = None) -> None:
+           fingerprint: list[float] | None = None, text_mean: np.ndarray | None = None) -> None:
     """Writes a SavedModel that C++ can load too, over an older one at `path`.
 
     Args:
@@ -289,6 +301,7 @@ def export(path: str, parts: list, endpoints: dict, step: int | None = None,
             `serving_default`.
         step: the training step, kept beside it for `exported_step`.
         fingerprint: the text encoder's, kept beside it for `encoder_fingerprint`.
+        text_mean: likewise for the function `text_mean`, float (dim,).
 
     `tf.saved_model.save` of anything that holds a Keras 3 model loads in Python and fails in every
     C++ loader, TF Serving included; Keras's ExportArchive does not.
@@ -308,6 +321,9 @@ def export(path: str, parts: list, endpoints: dict, step: int | None = None,
         if fingerprint is not None:
             _write_text(os.path.join(temporary, _ENCODER_FILE),
                         json.dumps({"fingerprint": fingerprint}))
+        if text_mean is not None:
+            _write_text(os.path.join(temporary, _MEAN_FILE),
+                        json.dumps({"mean": np.asarray(text_mean, np.float32).tolist()}))
         replace_directory(temporary, path)
     except (OSError, tf.errors.OpError) as error:
         _remove(temporary)
@@ -329,7 +345,8 @@ class StageExport:
         self.config, self.gan, self._copy = config, gan, None
 
     def write(self, path: str, generator, step: int | None = None,
-              fingerprint: list[float] | None = None) -> None:
+              fingerprint: list[float] | None = None, text_mean: np.ndarray | None = None
+              ) -> None:
         """Exports `generator`, the moving average for instance, as `export` does."""
         gan, text = self.gan, self.config.embedding_dim
         self._copy = build.for_inference(self.config, generator, gan.stage1, self._copy)
@@ -346,4 +363,4 @@ class StageExport:
         if gan.stage1 is not None:
             parts.append(gan.stage1.loaded)
             endpoints["stage1"] = (lambda inputs: {"images": gan.stage1(inputs)}, [signature])
-        export(path, parts, endpoints, step, fingerprint)
+        export(path, parts, endpoints, step, fingerprint, text_mean)

@@ -50,6 +50,7 @@ class Config:
     max_unreadable: int = 10  # folder, reed: so many pictures may be unreadable, not more
     crop_margin: float = 0.1875  # pictures are kept so much larger, then cropped (76/64)
     captions_per_embedding: int = 1  # training embeds the mean of so many captions (TF code: 4)
+    shuffle_captions: bool = False  # control: each picture gets another's, so scores must be chance
     mismatch_candidates: int = 1  # a wrong caption is of the nearest of so many other classes
 
     # text encoder
@@ -122,15 +123,15 @@ SHARED = (
     "preset", "seed", "dataset", "data_dir", "image_dir", "captions_dir",
     "precomputed_embeddings", "images_per_class", "max_unreadable", "memory_gb", "shuffle_buffer",
     "crop_margin", "conditioning_augmentation", "condition_log_sigma", "condition_dim",
-    "captions_per_embedding",
+    "captions_per_embedding", "shuffle_captions",
     "text_encoder", "embedding_dim", "text_encoder_width", "text_encoder_steps",
     "text_encoder_batch_size", "text_encoder_learning_rate", "text_encoder_loss",
     "text_encoder_temperature", "text_encoder_grayscale",
 )
 
 # What a text encoder must have been made with, to be used.
-TEXT_FIELDS = ("dataset", "data_dir", "captions_dir", "images_per_class", "text_encoder",
-               "embedding_dim")
+TEXT_FIELDS = ("dataset", "data_dir", "captions_dir", "images_per_class", "shuffle_captions",
+               "text_encoder", "embedding_dim")
 
 # Ends the name of a SavedModel for the moment in which the next one takes its place.
 REPLACED = ".being-replaced"
@@ -292,6 +293,9 @@ def _validate_sizes(config):
         without = "--text_once" if config.text_once else "--embedding_dim=0"
         raise UserError(f"--relu_condition has no use with {without}, where this generator reads "
                         "no caption; leave one out.")
+    if not config.embedding_dim and config.shuffle_captions:
+        raise UserError("--shuffle_captions has no use with --embedding_dim=0, which trains "
+                        "without text; leave one out.")
     if not config.embedding_dim and config.text_encoder:
         raise UserError(f"--text_encoder={config.text_encoder} has no use with "
                         "--embedding_dim=0, which trains without text; leave one out.")

@@ -15,6 +15,7 @@ TensorBoard logs. The same command again goes on where the last one stopped, bit
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -217,6 +218,15 @@ class Trainer:
             print(f"warning: the text encoder's numbers have a standard deviation of {spread:.2g}; "
                   "the networks learn captions best near 1. Scale its output.", flush=True)
 
+    @functools.cached_property
+    def text_mean(self) -> np.ndarray | None:
+        """The mean embedding of the training captions, float (dim,); None without text."""
+        if not self.config.embedding_dim:
+            return None
+        if isinstance(self.batches, stream.Stream):
+            return self.batches.text_mean()
+        return self.batches.embeddings.mean(0, dtype=np.float64)
+
     def _prepare_samples(self, encoder):
         """Captions and noise of the grids and the Projector, the same at every checkpoint."""
         rows, self.columns = (8, 4) if self.config.image_size <= 64 else (5, 4)
@@ -235,8 +245,11 @@ class Trainer:
         config, start, chief = self.config, self.restore(), self.cluster.is_chief
         if start >= self.total:
             print(f"already trained for {start} steps; for more, raise --train_steps or --epochs.")
-            if chief and checkpoint.exported_step(self.part.saved_model) != start:
-                self.export(start)  # was killed in between
+            saved = self.part.saved_model
+            if chief and (checkpoint.exported_step(saved) != start  # was killed in between
+                          # or an older version kept no mean
+                          or config.embedding_dim and checkpoint.text_mean(saved) is None):
+                self.export(start)
             return 0
         if start:
             print(f"going on from the checkpoint of step {start}", flush=True)
@@ -431,7 +444,8 @@ class Trainer:
                                 ) from error
 
     def export(self, step):
-        self.stage_export.write(self.part.saved_model, self._still(), step, self.fingerprint)
+        self.stage_export.write(self.part.saved_model, self._still(), step, self.fingerprint,
+                                self.text_mean)
 
 
 if __name__ == "__main__":

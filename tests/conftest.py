@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fake_runs import write_stage, write_text_encoder
+from fake_runs import MEAN, write_stage, write_text_encoder
 from PIL import Image
 
 from stackgan_tf import build, checkpoint, train
@@ -139,7 +139,7 @@ def runs(tmp_path_factory):
     """A checkpoint_dir with the runs `both`, `sketch` (Stage-I only) and `silent` (no text)."""
     root = tmp_path_factory.mktemp("checkpoints")
     below = write_stage(root / "both/stage1", 16)
-    write_stage(root / "both/stage2", 32, below=below)
+    write_stage(root / "both/stage2", 32, below=below, mean=MEAN)
     write_text_encoder(root / "both/text_encoder")
     write_stage(root / "sketch/stage1", 16)
     write_text_encoder(root / "sketch/text_encoder")

@@ -56,6 +56,7 @@ def test_flag_beats_stage1_beats_preset():
     ({"learning_rate": 1e30}, ["--learning_rate=1e+30", "0 to 1"]),
     ({"text_once": True}, ["--text_once=True", "--stage=2"]),
     ({"stage1": "x"}, ["--stage1=x", "--stage=2"]),
+    ({"embedding_dim": 0, "shuffle_captions": True}, ["--shuffle_captions", "--embedding_dim=0"]),
 ])
 def test_refusals_name_the_value_and_the_remedy(given, words):
     with pytest.raises(UserError) as caught:

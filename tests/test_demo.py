@@ -68,10 +68,11 @@ def served(root, tmp_path_factory):
 
 
 def test_it_draws_what_the_run_draws(page, root):
-    sketches, pictures = page.draw("a cab", 4, 3, 0.5)
+    sketches, pictures = page.draw("a cab", 4, 3, 0.5, 0.25, 2.0)
     generator = Generator(root, "both")
     for stage, made in ((1, sketches), (2, pictures)):
-        expected = generator.generate(["a cab"] * 3, [4, 5, 6], stage, truncation=0.5)
+        expected = generator.generate(["a cab"] * 3, [4, 5, 6], stage, truncation=0.5,
+                                      epsilon_scale=0.25, text_strength=2.0)
         np.testing.assert_array_equal(np.stack([picture for picture, _ in made]), expected)
         assert [label for _, label in made] == ["seed 4", "seed 5", "seed 6"]
 
@@ -88,7 +89,7 @@ def animation(html):
     ("", [("cab", 4), ("cab", 5)]), (None, [("cab", 4), ("cab", 5)]),
     (" dad", [("cab", 4), ("dad", 4)])])
 def test_it_walks_from_the_picture_to_another(page, root, goal, ends):
-    html, shown = page.walk("cab", 4, 0.5, goal)
+    html, shown = page.walk("cab", 4, goal, 0.5)
     first, last = (Generator(root, "both").generate([c], [s], truncation=0.5)[0] for c, s in ends)
     assert (shown[0] == first).all() and (shown[-1] == last).all()
     assert len(np.unique(shown, axis=0)) == len(shown) == 8
@@ -153,9 +154,12 @@ def test_any_text_is_drawn(page, caption):
     ({"truncation": float("inf")}, "truncation is a number"),
     ({"truncation": float("nan")}, "truncation is a number"),
     ({"truncation": None}, "truncation is a number"),
+    ({"epsilon_scale": -1}, "epsilon scale is a number of at least 0"),
+    ({"text_strength": float("nan")}, "text strength is a number of at least 0"),
 ])
 def test_what_cannot_be_drawn_is_said(page, changes, message):
-    values = {"caption": "cab", "seed": 0, "count": 1, "truncation": 1.0, **changes}
+    values = {"caption": "cab", "seed": 0, "count": 1, "truncation": 1.0, "epsilon_scale": 1.0,
+              "text_strength": 1.0, **changes}
     with pytest.raises(UserError, match=message):
         page.draw(*values.values())
 
@@ -174,7 +178,7 @@ def test_a_run_without_text_draws_from_noise(root):
     (picture, _), (other, _) = silent.draw("", 3, 2, 1)[0]
     expected = Generator(root, "silent").generate(None, [3, 4])
     assert (picture == expected[0]).all() and (other == expected[1]).all()
-    _, shown = silent.walk("", 3, 1, "ignored: there is no text")
+    _, shown = silent.walk("", 3, "ignored: there is no text", 1)
     assert (shown[0] == expected[0]).all() and (shown[-1] == expected[1]).all()
     boxes = [block for block in silent.build().blocks.values()
              if isinstance(block, gradio.Textbox)]
@@ -205,7 +209,7 @@ def test_a_run_on_embeddings_draws_from_those_of_its_data(tmp_path):
     assert (picture == Generator(str(tmp_path), "vectors").generate(found[None], [5])[0]).all()
     with pytest.raises(UserError, match="Choose one"):
         page.draw("a red bird", 0, 1, 1)
-    assert page.walk("class/test_0", 0, 1, "class/test_1")[1][0].shape == (16, 16, 3)
+    assert page.walk("class/test_0", 0, "class/test_1", 1)[1][0].shape == (16, 16, 3)
     page.build()
     with pytest.raises(UserError, match="no text encoder.* and they cannot be read: .*gone") as e:
         demo.of_run(str(tmp_path), "vectors", data_dir=str(tmp_path / "gone"))
@@ -237,9 +241,9 @@ def test_the_page_of_a_server(root, served, run):
     drawn, expected = (each.draw("cab", 4, 2, 1.0) for each in (page, local))
     for made, there in zip(drawn, expected, strict=True):
         assert all((a == b).all() and c == d for (a, c), (b, d) in zip(made, there))
-    html, shown = page.walk("cab", 4, 1.0, "")
+    html, shown = page.walk("cab", 4, "", 1.0)
     assert animation(html) == 2 * pages.STEPS
-    for frame, there in zip(shown, local.walk("cab", 4, 1.0, "")[1], strict=True):
+    for frame, there in zip(shown, local.walk("cab", 4, "", 1.0)[1], strict=True):
         assert np.abs(frame.astype(int) - there).max() <= 1  # other batches round otherwise
     blocks = page.build().blocks.values()
     labels = {getattr(block, "label", None) for block in blocks if block.visible}
@@ -254,7 +258,7 @@ import sys
 sys.modules["tensorflow"] = sys.modules["keras"] = None  # an import of them fails
 from stackgan_tf import demo
 demo.show = lambda page, host, port: print(
-    [len(made) for made in page.draw("cab", 0, 2, 1.0)], len(page.walk("cab", 0, 1.0, "dad")[1]),
+    [len(made) for made in page.draw("cab", 0, 2, 1.0)], len(page.walk("cab", 0, "dad", 1.0)[1]),
     page.examples, type(page.build()).__name__)
 from absl import flags
 demo.define_own_flags()
@@ -346,6 +350,15 @@ def test_an_answer_without_pictures_is_said(served, answer, monkeypatch):
     monkeypatch.setattr(remote, "_ask", lambda *_: {"predictions": [{"noise": [float("nan")]}]})
     with pytest.raises(UserError, match="not as TensorFlow Serving"):
         remote.latents([0])
+
+
+def test_a_server_turns_no_knob(served):
+    remote = ServedGenerator(served["both"])
+    assert remote.knobs == ()
+    for draw in (remote.draw_stages, lambda _, seeds, **knobs: remote.latents(seeds, **knobs),
+                 lambda captions, _, **knobs: remote.embed(captions, **knobs)):
+        with pytest.raises(UserError, match="--text_strength of stackgan_tf.export"):
+            draw(["cab"], [0], text_strength=2.0)
 
 
 def test_an_older_export_has_no_walk(served, monkeypatch):

@@ -9,7 +9,7 @@ ROOT = Path(stackgan_tf.__file__).parent
 LEVELS = [
     ["config", "presets", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
      "parallel", "restricted_pickle", "caption_files", "adam", "logs", "watchdog", "messages",
-     "bootstrap"],
+     "bootstrap", "knobs"],
     ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*",
      "metrics.*", "pytorch_file", "strips", "what_to_draw", "devices", "dashboards", "projector",
      "served_generator", "distribution"],
@@ -22,7 +22,7 @@ LEVELS = [
     ["scores"],
     ["evaluation"],
     ["train", "train_text_encoder", "sample", "evaluate", "export", "inspect_data", "prepare",
-     "import_pytorch", "api", "demo"],
+     "import_pytorch", "api", "demo", "experiments.curves"],
 ]
 # Within a level nobody imports anybody, but for what reads a run of the same level, or a preset.
 WITHIN = {("generate", "run_folder"), ("generate", "checkpoint"), ("picture_folder", "run_folder"),

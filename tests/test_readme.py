@@ -59,6 +59,7 @@ SMALLER = {
         **TINY, "train_steps": 2, "checkpoint_steps": 2, "log_steps": 1}.items()
         if name not in ("embedding_dim", "condition_dim")],  # they follow from what is there
     "evaluate": ["--count=8"],
+    "experiments.curves": ["--count=8", "--truncation=0,1", "--epsilon_scale=", "--text_strength="],
     "prepare": ["--workers=1", "--shards=1"],
     "sample": [], "export": [], "import_pytorch": [], "inspect_data": [],
 }
@@ -213,7 +214,7 @@ def test_commands_and_python_blocks_run(tmp_path, encoder):
     run = default / "checkpoints/default"
     made = {path.name for path in (run / "samples").glob("*/*")}
     assert made >= {"grid.png", "strip.png", "animation.gif", "animation.png", "animation.webp",
-                    "truncation.png", "neighbors.png"}
+                    "truncation.png", "epsilon_scale.png", "text_strength.png", "neighbors.png"}
     assert len(list((default / "DIR").glob("*.png"))) == 20
     assert Image.open(default / "flower.png").size == (32, 32)  # the Python block's
     (tree,) = no_commands(r" +config\.json")

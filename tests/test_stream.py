@@ -211,6 +211,18 @@ def test_captions_are_embedded_in_one_batch_and_averaged(sets):
     assert set(calls) == {2 * 4 * 2}
 
 
+def test_the_mean_of_the_texts_is_of_the_first_pictures(sets):
+    streamed = open_stream(sets(3, dim=4))
+    # 16 batches of 4: an epoch of all 61 pictures, and three again
+    pictures = names(streamed.rows(0, 16))
+    assert len(set(pictures)) == COUNT
+    mean = streamed.text_mean(COUNT)
+    assert mean.shape == (4,) and mean[0] == pytest.approx(np.mean(pictures))
+    streamed.prepared = dataclasses.replace(streamed.prepared, embedding_dim=0)
+    streamed.encoder = lambda texts: tf.constant(numbers(texts.numpy())[:, None], tf.float32)
+    assert streamed.text_mean(8) == pytest.approx(np.mean(names(streamed.rows(0, 2))))
+
+
 def test_stored_embeddings_are_used_as_they_are(sets):
     streamed = open_stream(sets(3, dim=4), mean_of=1)
     seen = set()

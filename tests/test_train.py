@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from stackgan_tf import build, checkpoint, devices, train
 from stackgan_tf.below import check_text_encoder
 from stackgan_tf.config import Config, UserError, resolve
+from stackgan_tf.generate import Generator
 from stackgan_tf.logs import Logs
 from stackgan_tf.progress import Progress
 from stackgan_tf.run_folder import Part
@@ -233,6 +234,27 @@ def test_a_log_that_cannot_be_written_costs_nothing(tmp_path, capsys):
     with logs.writing():
         tf.summary.scalar("a", 1.0, 3)
     assert logged(str(tmp_path / "file"), "a") == {3: 1.0}
+
+
+def test_the_mean_of_the_texts_is_kept_and_an_older_run_gets_it(runs, folder, encoder):
+    checkpoints, flags = runs
+    with open(os.path.join(folder, "captions.jsonl")) as file:
+        captions = [caption for line in file for caption in json.loads(line)["captions"]]
+    mean = np.mean(build.TextEncoder(encoder)(captions).numpy(), 0)
+    shutil.copytree(os.path.join(checkpoints, "straight"), os.path.join(checkpoints, "older"))
+    for stage in (1, 2):
+        saved = os.path.join(checkpoints, "older", f"stage{stage}", "saved_model")
+        np.testing.assert_allclose(checkpoint.text_mean(saved), mean, rtol=1e-6)
+    saved = os.path.join(checkpoints, "older", "stage1", "saved_model")
+    before = Generator(checkpoints, "older", 1)
+    os.remove(os.path.join(saved, "assets.extra", "text_mean.json"))
+    with pytest.raises(UserError, match="the command that trained it, once more, adds that"):
+        Generator(checkpoints, "older", 1).generate(["red"], [0], text_strength=2.0)
+    assert "already trained for 6 steps" in command("train", *flags(1, "older")).stdout
+    np.testing.assert_allclose(checkpoint.text_mean(saved), mean, rtol=1e-6)
+    drawn, again = (g.generate(["a red square"] * 9, range(9)) for g in (
+        before, Generator(checkpoints, "older", 1)))
+    np.testing.assert_array_equal(drawn, again)
 
 
 def test_training_again_changes_nothing(runs):
