@@ -80,6 +80,14 @@ def test_a_tf_config_that_cannot_be_read_is_said(monkeypatch, text, words):
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_the_readme_s_tf_config_can_be_read(monkeypatch):
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+        (text,) = re.findall(r"export TF_CONFIG='(.+?)'", file.read(), re.S)
+    monkeypatch.setenv("TF_CONFIG", text)
+    worker, addresses = distribution.read_tf_config()
+    assert worker == 0 and len(addresses) == 4
+
+
 @pytest.mark.parametrize("kind, tpu, words", [
     ("all", "", "--distribute=all is unknown; choose one of auto, none, mirrored"),
     ("none", "pod", "--tpu=pod has no use with --distribute=none"),
