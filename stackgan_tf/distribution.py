@@ -33,12 +33,15 @@ def start(kind: str, tpu: str) -> "Cluster":
     of TensorFlow runs; they wait for each other here."""
     kind = choose(kind, tpu)
     if kind == "multi_worker":
-        return _workers(*read_tf_config())
+        worker, addresses = read_tf_config()
+        if len(addresses) > 1:
+            return _workers(worker, addresses)
     if kind == "tpu":
         return Cluster(_tpu(tpu or os.environ.get("TPU_NAME") or "local"))
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if kind == "mirrored" and len(devices) > 1:
-        return Cluster(tf.distribute.MirroredStrategy([device.name for device in devices]))
+    if kind != "none":  # one machine
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        if len(devices) > 1:
+            return Cluster(tf.distribute.MirroredStrategy([device.name for device in devices]))
     return Cluster()
 
 
@@ -204,6 +207,13 @@ class Cluster:
         if odd:
             raise UserError(f"the workers differ in {', '.join(odd)}; start all of them with the "
                             "same command, on machines alike.")
+
+    def expect_same(self, number: int, what: str) -> None:
+        """UserError unless all workers have the same number of something."""
+        numbers = self.gather([number])[:, 0].tolist()
+        if len(set(numbers)) > 1:
+            raise UserError(f"the workers do not have the same data: {numbers} {what}, from worker "
+                            "0 on; give all machines the same --data_dir.")
 
     def expect_shared(self, path: str) -> None:
         """UserError if a file that the chief has written is not there for this worker."""

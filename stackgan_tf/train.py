@@ -90,6 +90,7 @@ def train(cluster) -> int:
             below.keep_stage1(source, part)
     if code := cluster.of_chief(code if cluster.is_chief else 0):
         return code
+    cluster.expect_same(len(batches), "pictures")
     cluster.expect_shared(part.settings)
     with cluster.strategy.scope():
         frozen_stage1 = build.Stage1(below.kept_stage1(part)) if source else None

@@ -127,6 +127,19 @@ def test_a_folder_that_is_not_shared_is_said(monkeypatch, tmp_path):
     cluster.expect_shared(path)
 
 
+def test_workers_with_other_data_are_refused(monkeypatch):
+    cluster = distribution.Cluster()
+    cluster.expect_same(12, "pictures")
+    monkeypatch.setattr(cluster, "gather", lambda numbers: np.array([numbers, [11], numbers]))
+    with pytest.raises(UserError, match=r"\[12, 11, 12\] pictures.*the same --data_dir"):
+        cluster.expect_same(12, "pictures")
+
+
+def test_a_cluster_of_one_machine_is_that_machine(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", tf_config("10.0.0.1:2222"))
+    assert distribution.start("multi_worker", "").is_plain
+
+
 def test_one_device_takes_everything(tiny):
     for changes in ({"batch_size": 5}, {"precision": "mixed_float16"}, {"jit_compile": "on"}):
         distribution.Cluster().check(tiny(**changes))
