@@ -14,13 +14,11 @@ from conftest import ROOT, command, tiny_flags
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from stackgan_tf import build, checkpoint, devices, train
+from stackgan_tf import build, checkpoint, devices, settings, train
 from stackgan_tf.below import check_text_encoder
 from stackgan_tf.config import Config, UserError, resolve
 from stackgan_tf.logs import Logs
-from stackgan_tf.progress import Progress
 from stackgan_tf.run_folder import Part
-from stackgan_tf.watchdog import REPORTS, Watchdog
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +110,7 @@ def test_stage2_refuses_another_text_encoder_of_the_same_size(runs, tmp_path, mo
     given = {name: type(getattr(Config, name))(value) for name, value in values.items()}
     config = resolve({**given, "stage1": below, "text_encoder": other,
                       "precomputed_embeddings": False})
-    monkeypatch.setattr(train, "settings", lambda: config)
+    monkeypatch.setattr(settings, "from_flags", lambda: config)
     monkeypatch.setattr(build, "load_batches", None)  # it comes before the data
     with pytest.raises(UserError, match=f"text encoder {other} is not the one that Stage-I {below} "
                                         "was trained with; give that one as --text_encoder"):
@@ -182,10 +180,10 @@ def test_a_run_that_moves_to_another_machine_keeps_its_type(
     if stored:
         part.open(tiny(precision=stored))
         os.makedirs(os.path.join(part.checkpoints, "step-00000001"))
-    assert train.settle_precision(tiny(precision="auto"), part).precision == used
+    assert settings.settle_precision(tiny(precision="auto"), part).precision == used
     assert ("going on in mixed_bfloat16" in capsys.readouterr().out) == said
     explicit = tiny(precision="mixed_float16")
-    assert train.settle_precision(explicit, part) is explicit
+    assert settings.settle_precision(explicit, part) is explicit
 
 
 def logged(folder, tag):
@@ -205,18 +203,6 @@ def test_steps_that_float16_leaves_out_do_not_lower_the_learning_rate(make_train
     assert int(adam.inner_optimizer.iterations) == 1
     rates = logged(trainer.part.path, "learning_rate")
     assert rates == pytest.approx({1: 2e-4, 2: 2e-4, 3: 1e-4})
-
-
-def test_the_watchdog_speaks_in_the_log_and_in_tensorboard(make_trainer, capsys):
-    trainer = make_trainer()
-    trainer.watchdog = Watchdog()
-    parts = {"accuracy/real": 1.0, "accuracy/fake": 1.0, "loss/discriminator": 0.1,
-             "loss/generator": 9.0}
-    for step in range(1, REPORTS + 3):
-        trainer.report(step, parts, Progress("", 0, 99))
-    assert capsys.readouterr().out.count(f"warning: step {REPORTS}: the discriminator's") == 1
-    logs = EventAccumulator(trainer.part.logs, size_guidance={"tensors": 0}).Reload()
-    assert [event.step for event in logs.Tensors("watchdog")] == [REPORTS]
 
 
 def test_a_log_that_cannot_be_written_costs_nothing(tmp_path, capsys):
