@@ -24,6 +24,7 @@ A picture is a function of its caption and seed alone, in whatever batch it is d
 what `sample` draws on the same machine: picture i of --seed=s has the seed s + i.
 """
 
+import dataclasses
 import os
 from collections.abc import Callable
 
@@ -139,12 +140,12 @@ def below(generator: Generator, checkpoint_dir: str) -> tuple[str, Part]:
 
 
 def stored_config(part: Part, precision: str) -> Config:
-    stored = part.read_config()
-    if stored is None:
+    """A part's settings with --precision in the place of its own; UserError if not known."""
+    config = part.config()
+    if config is None:
         raise UserError(f"--precision={precision} builds the networks anew, and there is no "
                         f"config.json in {part.path} that says how; leave --precision out.")
-    known = {name: value for name, value in stored.items() if name in Config.__dataclass_fields__}
-    return Config(**{**known, "precision": PRECISIONS[precision]})
+    return dataclasses.replace(config, precision=PRECISIONS[precision])
 
 
 class ServedModel:

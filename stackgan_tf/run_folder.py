@@ -77,6 +77,17 @@ class Part:
             raise UserError(f"{path} is damaged ({getattr(error, 'message', error)}); restore it, "
                             f"or move the folder {self.path} away to start over.") from error
 
+    def config(self, *needed: str) -> Config | None:
+        """The same as a Config; a field that an older version did not write has its default.
+
+        Returns None if the part was never begun, or does not say what `needed` names.
+        """
+        stored = self.read_config()
+        if stored is None or set(needed) - set(stored):
+            return None
+        known = {field.name for field in dataclasses.fields(Config)} & set(stored)
+        return Config(**{name: stored[name] for name in known})
+
     def open(self, config: Config, relevant: tuple[str, ...] | None = None) -> None:
         """Makes the folder, or checks that it was made with the same settings.
 
