@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf.config import Config, UserError, check_choice, to_flags
+from stackgan_tf.messages import reason
 
 # What TensorFlow raises in a worker when another one has gone.
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
@@ -97,9 +98,9 @@ def _workers(worker, addresses):
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
-        raise UserError(f"{place} cannot start at {addresses[worker]}: "
-                        f"{str(error).splitlines()[0][:300]}; is the port free, and have all "
-                        "machines the same cluster in TF_CONFIG?") from error
+        raise UserError(f"{place} cannot start at {addresses[worker]}: {reason(error)}; is the "
+                        "port free, and have all machines the same cluster in TF_CONFIG?"
+                        ) from error
     return Cluster(strategy, worker, len(addresses))
 
 
@@ -108,9 +109,9 @@ def _tpu(name):
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(name)
         return tf.distribute.TPUStrategy(resolver)
     except (tf.errors.OpError, OSError, RuntimeError, ValueError, ImportError) as error:
-        raise UserError(f"the TPU {name!r} cannot be used: {str(error).splitlines()[0][:300]}; on "
-                        "a TPU VM run pip install tensorflow-tpu, elsewhere give --tpu=NAME, or "
-                        "leave out --distribute=tpu.") from error
+        raise UserError(f"the TPU {name!r} cannot be used: {reason(error)}; on a TPU VM run pip "
+                        "install tensorflow-tpu, elsewhere give --tpu=NAME, or leave out "
+                        "--distribute=tpu.") from error
 
 
 class Cluster:
@@ -246,8 +247,8 @@ class Cluster:
                 self.gather([0])
             except GONE as error:
                 _end(f"error: {place} stops, since another one has ended or cannot be reached "
-                     f"({_reason(error)}); what happened, that one has said. The same command on "
-                     "all of them goes on from the last checkpoint.")
+                     f"({_first_cause(error)}); what happened, that one has said. The same command "
+                     "on all of them goes on from the last checkpoint.")
             except UserError as error:
                 _end(f"error: {error}")
             except BaseException:
@@ -286,7 +287,7 @@ def _end(words):
     os._exit(1)
 
 
-def _reason(error):
+def _first_cause(error):
     """The first line of what went wrong first."""
     found = re.search(r"aborted by: (.+)", error.message or "")
     return (found[1] if found else str(error.message).strip().splitlines()[-1])[:200]

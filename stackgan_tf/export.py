@@ -34,6 +34,7 @@ from absl import flags
 from stackgan_tf import build, checkpoint, latents
 from stackgan_tf.config import Config, UserError, define_flags, given_flags, run_cli
 from stackgan_tf.generate import BATCH_SIZE, Generator
+from stackgan_tf.messages import reason
 from stackgan_tf.run_folder import Part, refuse_unwritable
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -93,8 +94,8 @@ def version_folder(output: str, version: int | None) -> str:
         names = [name.rstrip("/") for name in tf.io.gfile.listdir(output)] if (
             tf.io.gfile.exists(output)) else []
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"--output={output} is no folder that can be read: "
-                        f"{getattr(error, 'message', error)}; give another.") from error
+        raise UserError(f"--output={output} is no folder that can be read: {reason(error)}; give "
+                        "another.") from error
     taken = [int(name) for name in names if name.isdecimal()]
     if version in taken:
         raise UserError(f"--version={version} is in {output} already and is not written over; "
@@ -265,8 +266,7 @@ def write_warmup(path: str, endpoints: dict) -> None:
                     else tf.zeros([1] + spec.shape[1:], spec.dtype)
                     for name, spec in signature.items()}))
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"{path} could not be written: {getattr(error, 'message', error)}; make "
-                        "room.") from error
+        raise UserError(f"{path} could not be written: {reason(error)}; make room.") from error
 
 
 def prediction_log(signature_name: str, inputs: dict) -> bytes:

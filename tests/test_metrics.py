@@ -131,7 +131,7 @@ def test_features_that_do_not_fit_are_refused(metric, rows):
                        (normal(rows - 1, 3), normal(9, 3)), (normal(9), normal(9))):
         with pytest.raises(ValueError, match=f"are no two sets of at least {rows} rows"):
             metric.compute(real, fake)
-    metric.compute(normal(rows, 3), normal(rows, 3, seed=1))
+    metric.compute(normal(rows, 3), normal(9, 3, seed=1))
 
 
 # --------------------------------------------------------------------------- Inception Score
