@@ -3,17 +3,19 @@
 import dataclasses
 
 from stackgan_tf import build, devices
-from stackgan_tf.config import Config, UserError, given_flags, resolve
+from stackgan_tf.config import Config, UserError, resolve
 from stackgan_tf.run_folder import Part
 
 
-def from_flags() -> Config:
-    """The Config of this start: flags, the run's Stage-I, preset; the embeddings' own size.
+def from_flags(given: dict) -> Config:
+    """The Config of a start: flags, the run's Stage-I, preset; the embeddings' own size.
 
     `precomputed_embeddings` in it says whether there are any: the run's config.json tells
     `sample` so.
+
+    Args:
+        given: what config.given_flags gives.
     """
-    given = given_flags()
     shared = None
     if given.get("stage") == 2:
         shared = Part(given.get("checkpoint_dir", Config.checkpoint_dir),

@@ -50,12 +50,12 @@ def main(_):
     cluster = distribution.start(given.get("distribute", Config.distribute),
                                  given.get("tpu", Config.tpu))
     with cluster.together():
-        return train(cluster)
+        return train(given, cluster)
 
 
-def train(cluster) -> int:
+def train(given, cluster) -> int:
     """Trains the stage that the flags say, on the cluster's devices; returns the exit code."""
-    config = settings.from_flags()
+    config = settings.from_flags(given)
     devices.settle_determinism(config)
     part = Part(config.checkpoint_dir, config.run, f"stage{config.stage}")
     refuse_unwritable(part.path)

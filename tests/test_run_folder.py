@@ -49,7 +49,7 @@ def test_a_read_only_folder_is_refused(public):
 
 COMMANDS = {
     "train": lambda path, config, patch: (
-        patch.setattr(settings, "from_flags", lambda: config), train.main(None)),
+        patch.setattr(settings, "from_flags", lambda _: config), train.main(None)),
     "train_text_encoder": lambda path, config, patch: train_text_encoder.train(config),
     "import_pytorch": lambda path, config, patch: import_pytorch.import_weights(
         "none.pth", path, "new"),

@@ -110,7 +110,7 @@ def test_stage2_refuses_another_text_encoder_of_the_same_size(runs, tmp_path, mo
     given = {name: type(getattr(Config, name))(value) for name, value in values.items()}
     config = resolve({**given, "stage1": below, "text_encoder": other,
                       "precomputed_embeddings": False})
-    monkeypatch.setattr(settings, "from_flags", lambda: config)
+    monkeypatch.setattr(settings, "from_flags", lambda _: config)
     monkeypatch.setattr(build, "load_batches", None)  # it comes before the data
     with pytest.raises(UserError, match=f"text encoder {other} is not the one that Stage-I {below} "
                                         "was trained with; give that one as --text_encoder"):

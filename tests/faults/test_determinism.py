@@ -58,7 +58,8 @@ def test_the_flag_comes_before_any_work(tiny, monkeypatch, given):
     asked = []
     monkeypatch.setattr("tensorflow.config.experimental.enable_op_determinism",
                         lambda: asked.append("determinism"))
-    monkeypatch.setattr(settings, "from_flags", lambda: tiny(deterministic=given, embedding_dim=0))
+    monkeypatch.setattr(settings, "from_flags",
+                        lambda _: tiny(deterministic=given, embedding_dim=0))
     monkeypatch.setattr(build, "load_batches", lambda *_: asked.append("data") or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train.main(None)
