@@ -18,6 +18,7 @@ from stackgan_tf import blocks, datasets, devices, stage1, stage2
 from stackgan_tf.adam import FusedAdam
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.datasets import folder, prepared
+from stackgan_tf.messages import reason
 from stackgan_tf.pipeline import Batches, Examples
 from stackgan_tf.stackgan import StackGAN
 from stackgan_tf.stream import Stream
@@ -112,16 +113,8 @@ def plain_errors(config: Config):
         raise UserError(str(error)) from error
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"--dataset={config.dataset} --data_dir={config.data_dir!r}: "
-                        f"{_reason(error)}; give a --data_dir with room that can be read and "
+                        f"{reason(error)}; give a --data_dir with room that can be read and "
                         "written.") from error
-
-
-def _reason(error):
-    """The first line of an OSError or OpError, with the file it names."""
-    if getattr(error, "strerror", None):
-        named = f" ({str(error.filename)[:200]})" if error.filename else ""
-        return error.strerror + named
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def embedding_dim(config: Config) -> int:

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from stackgan_tf import build
 from stackgan_tf.config import REPLACED, Config, UserError
+from stackgan_tf.messages import reason
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Checkpoints:
         except (OSError, tf.errors.OpError) as error:
             _remove(temporary)
             raise UserError(f"checkpoint {self._folder(step)} could not be written: "
-                            f"{_reason(error)}{self._missing()}; the last complete one is of step "
+                            f"{reason(error)}{self._missing()}; the last complete one is of step "
                             f"{max(self.steps(), default=0)}. Make room and run the same command "
                             "again to go on from there.") from error
 
@@ -128,7 +129,7 @@ class Checkpoints:
             try:
                 self._read(step)
             except UNREADABLE as error:
-                reasons.append(_reason(error))
+                reasons.append(reason(error))
                 log.warning("checkpoint %s cannot be read (%s); trying the one before it.",
                             self._folder(step), reasons[-1])
             else:
@@ -146,7 +147,7 @@ class Checkpoints:
             self._read(step)
         except UNREADABLE as error:
             raise UserError(f"{self._folder(step)}, the checkpoint that the chief goes on from, "
-                            f"cannot be read here ({_reason(error)}); give a --checkpoint_dir that "
+                            f"cannot be read here ({reason(error)}); give a --checkpoint_dir that "
                             "all machines share.") from error
 
     def _put_aside(self, folder):
@@ -155,7 +156,7 @@ class Checkpoints:
             _remove(folder + ".bad")
             tf.io.gfile.rename(folder, folder + ".bad")
         except (OSError, tf.errors.OpError) as error:
-            log.warning("%s could not be renamed (%s); remove it.", folder, _reason(error))
+            log.warning("%s could not be renamed (%s); remove it.", folder, reason(error))
 
     def _read(self, step):
         folder = self._folder(step)
@@ -183,13 +184,6 @@ def _crc32(folder, card):
 
 def _name(variable):
     return getattr(variable, "path", variable.name)
-
-
-def _reason(error):
-    """The first line of an error, as short as it goes."""
-    text = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
-    text = re.sub(r"\{\{.*?\}\}", "", text).strip()  # TF's name of the graph node
-    return text.splitlines()[0][:400] if text else type(error).__name__
 
 
 def _write_text(path, text):
@@ -233,7 +227,7 @@ def publish(temporary: str, final: str) -> None:
             raise OSError("it is there already")
         tf.io.gfile.rename(temporary, final)
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"{final} could not be made: {_reason(error)}; nothing was written over."
+        raise UserError(f"{final} could not be made: {reason(error)}; nothing was written over."
                         ) from error
     _sync_parent(final)
 
@@ -251,7 +245,7 @@ def copy_directory(source: str, target: str) -> None:
         replace_directory(temporary, target)
     except (OSError, tf.errors.OpError) as error:
         _remove(temporary)
-        raise UserError(f"{source} could not be copied to {target}: {_reason(error)}") from error
+        raise UserError(f"{source} could not be copied to {target}: {reason(error)}") from error
 
 
 def _sync_parent(path):
@@ -327,7 +321,7 @@ def export(path: str, parts: list, endpoints: dict, step: int | None = None,
         replace_directory(temporary, path)
     except (OSError, tf.errors.OpError) as error:
         _remove(temporary)
-        raise UserError(f"SavedModel {path} could not be written: {_reason(error)}; "
+        raise UserError(f"SavedModel {path} could not be written: {reason(error)}; "
                         "the one before it, if any, is untouched.") from error
 
 

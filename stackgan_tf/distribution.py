@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf.config import Config, UserError, check_choice, to_flags
+from stackgan_tf.messages import reason
 
 # What TensorFlow raises in a worker when another one has gone.
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
@@ -33,12 +34,15 @@ def start(kind: str, tpu: str) -> "Cluster":
     of TensorFlow runs; they wait for each other here."""
     kind = choose(kind, tpu)
     if kind == "multi_worker":
-        return _workers(*read_tf_config())
+        worker, addresses = read_tf_config()
+        if len(addresses) > 1:
+            return _workers(worker, addresses)
     if kind == "tpu":
         return Cluster(_tpu(tpu or os.environ.get("TPU_NAME") or "local"))
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if kind == "mirrored" and len(devices) > 1:
-        return Cluster(tf.distribute.MirroredStrategy([device.name for device in devices]))
+    if kind != "none":  # one machine
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        if len(devices) > 1:
+            return Cluster(tf.distribute.MirroredStrategy([device.name for device in devices]))
     return Cluster()
 
 
@@ -94,9 +98,9 @@ def _workers(worker, addresses):
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
-        raise UserError(f"{place} cannot start at {addresses[worker]}: "
-                        f"{str(error).splitlines()[0][:300]}; is the port free, and have all "
-                        "machines the same cluster in TF_CONFIG?") from error
+        raise UserError(f"{place} cannot start at {addresses[worker]}: {reason(error)}; is the "
+                        "port free, and have all machines the same cluster in TF_CONFIG?"
+                        ) from error
     return Cluster(strategy, worker, len(addresses))
 
 
@@ -105,9 +109,9 @@ def _tpu(name):
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(name)
         return tf.distribute.TPUStrategy(resolver)
     except (tf.errors.OpError, OSError, RuntimeError, ValueError, ImportError) as error:
-        raise UserError(f"the TPU {name!r} cannot be used: {str(error).splitlines()[0][:300]}; on "
-                        "a TPU VM run pip install tensorflow-tpu, elsewhere give --tpu=NAME, or "
-                        "leave out --distribute=tpu.") from error
+        raise UserError(f"the TPU {name!r} cannot be used: {reason(error)}; on a TPU VM run pip "
+                        "install tensorflow-tpu, elsewhere give --tpu=NAME, or leave out "
+                        "--distribute=tpu.") from error
 
 
 class Cluster:
@@ -205,6 +209,13 @@ class Cluster:
             raise UserError(f"the workers differ in {', '.join(odd)}; start all of them with the "
                             "same command, on machines alike.")
 
+    def expect_same(self, number: int, what: str) -> None:
+        """UserError unless all workers have the same number of something."""
+        numbers = self.gather([number])[:, 0].tolist()
+        if len(set(numbers)) > 1:
+            raise UserError(f"the workers do not have the same data: {numbers} {what}, from worker "
+                            "0 on; give all machines the same --data_dir.")
+
     def expect_shared(self, path: str) -> None:
         """UserError if a file that the chief has written is not there for this worker."""
         if self.is_chief:
@@ -236,8 +247,8 @@ class Cluster:
                 self.gather([0])
             except GONE as error:
                 _end(f"error: {place} stops, since another one has ended or cannot be reached "
-                     f"({_reason(error)}); what happened, that one has said. The same command on "
-                     "all of them goes on from the last checkpoint.")
+                     f"({_first_cause(error)}); what happened, that one has said. The same command "
+                     "on all of them goes on from the last checkpoint.")
             except UserError as error:
                 _end(f"error: {error}")
             except BaseException:
@@ -276,7 +287,7 @@ def _end(words):
     os._exit(1)
 
 
-def _reason(error):
+def _first_cause(error):
     """The first line of what went wrong first."""
     found = re.search(r"aborted by: (.+)", error.message or "")
     return (found[1] if found else str(error.message).strip().splitlines()[-1])[:200]

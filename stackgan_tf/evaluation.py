@@ -65,7 +65,7 @@ def prepare(generator: Generator, checkpoint_dir: str, o: Options, judge: Judge 
     """All that the scores of a stage need, before anything is drawn; as `evaluate`."""
     refuse_unwritable(generator.part.path)
     size = o.size or int(generator.saved.outputs["images"].shape[1])
-    config = read_config(generator, size, o.data_dir)
+    config = data_config(generator, size, o.data_dir)
     text = Part(checkpoint_dir, generator.run, "text_encoder")
     names = choose(generator, text, config, o)
     network = space = None
@@ -98,17 +98,13 @@ def _show(part, records):
         print(f"{path} is not drawn; that needs: {INSTALL}", flush=True)
 
 
-def read_config(generator: Generator, size: int, data_dir: str) -> Config:
+def data_config(generator: Generator, size: int, data_dir: str) -> Config:
     """The run's data settings, with pictures at `size` and where `data_dir` says, if anything."""
-    stored = generator.part.read_config() or {}
-    if "dataset" not in stored:
+    config = generator.part.config("dataset")
+    if config is None:
         raise UserError(f"{generator.part.path} has no config.json that names its data set, so "
                         "there is nothing to compare with.")
-    fields = {field.name for field in dataclasses.fields(Config)}
-    known = {name: value for name, value in stored.items() if name in fields}
-    if data_dir:
-        known["data_dir"] = data_dir
-    return Config(**{**known, "image_size": size})
+    return dataclasses.replace(config, image_size=size, data_dir=data_dir or config.data_dir)
 
 
 def choose(generator: Generator, text: Part, config: Config, o: Options) -> list[str]:

@@ -25,6 +25,7 @@ what `sample` draws on the same machine: picture i of --seed=s has the seed s + 
 --epsilon_scale and --text_strength are fixed here; `embed` and `latents` hold them.
 """
 
+import dataclasses
 import os
 from collections.abc import Callable
 
@@ -35,6 +36,7 @@ from stackgan_tf import build, checkpoint, latents
 from stackgan_tf.config import Config, UserError, define_flags, given_flags, run_cli
 from stackgan_tf.generate import BATCH_SIZE, Generator, encode_png
 from stackgan_tf.knobs import HELP, NAMES, Knobs, is_value
+from stackgan_tf.messages import reason
 from stackgan_tf.run_folder import Part, refuse_unwritable
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -94,8 +96,8 @@ def version_folder(output: str, version: int | None) -> str:
         names = [name.rstrip("/") for name in tf.io.gfile.listdir(output)] if (
             tf.io.gfile.exists(output)) else []
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"--output={output} is no folder that can be read: "
-                        f"{getattr(error, 'message', error)}; give another.") from error
+        raise UserError(f"--output={output} is no folder that can be read: {reason(error)}; give "
+                        "another.") from error
     taken = [int(name) for name in names if name.isdecimal()]
     if version in taken:
         raise UserError(f"--version={version} is in {output} already and is not written over; "
@@ -141,12 +143,12 @@ def below(generator: Generator, checkpoint_dir: str) -> tuple[str, Part]:
 
 
 def stored_config(part: Part, precision: str) -> Config:
-    stored = part.read_config()
-    if stored is None:
+    """A part's settings with --precision in the place of its own; UserError if not known."""
+    config = part.config()
+    if config is None:
         raise UserError(f"--precision={precision} builds the networks anew, and there is no "
                         f"config.json in {part.path} that says how; leave --precision out.")
-    known = {name: value for name, value in stored.items() if name in Config.__dataclass_fields__}
-    return Config(**{**known, "precision": PRECISIONS[precision]})
+    return dataclasses.replace(config, precision=PRECISIONS[precision])
 
 
 class ServedModel:
@@ -266,8 +268,7 @@ def write_warmup(path: str, endpoints: dict) -> None:
                     else tf.zeros([1] + spec.shape[1:], spec.dtype)
                     for name, spec in signature.items()}))
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"{path} could not be written: {getattr(error, 'message', error)}; make "
-                        "room.") from error
+        raise UserError(f"{path} could not be written: {reason(error)}; make room.") from error
 
 
 def prediction_log(signature_name: str, inputs: dict) -> bytes:

@@ -4,7 +4,7 @@ r"""Trains the char-CNN-RNN that turns captions into embeddings, on the captions
     python -m stackgan_tf.train_text_encoder --run=birds --preset=birds --data_dir=data/birds
 
 `python -m stackgan_tf.train` does this by itself when the run has no text encoder yet. It takes
-about four minutes on two CPU cores with the built-in flowers. Only the split "train" is learned
+about five minutes on two CPU cores with the built-in flowers. Only the split "train" is learned
 from. checkpoints/<run>/text_encoder/ then holds config.json, ckpt/, saved_model/ (captions: string
 [B] -> embeddings: float32 [B, dim]), image_encoder/ (a SavedModel of the pictures' side, for
 evaluate's R-precision), logs/ for TensorBoard and metrics.jsonl. Ctrl-C or SIGTERM saves a

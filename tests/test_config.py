@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from conftest import command
+from conftest import command, command_here
 
 from stackgan_tf.config import PRESETS, Config, UserError, _comments, resolve, to_flags
 
@@ -75,8 +75,8 @@ def test_flagfile_gives_the_same_config(tmp_path):
     config = resolve({"stage": 2, "conditioning_augmentation": False, "seed": 4})
     (tmp_path / "run.flags").write_text("\n".join(to_flags(config)))
     # --stage1 with stage 1 is refused after the file is read: proof that it was read
-    done = command("train", f"--flagfile={tmp_path}/run.flags", "--stage=1", "--stage1=x",
-                   "--image_size=64", check=False)
+    done = command_here("train", f"--flagfile={tmp_path}/run.flags", "--stage=1", "--stage1=x",
+                        "--image_size=64", check=False)
     assert done.returncode == 1 and "--stage1=x is for --stage=2" in done.stderr
 
 
@@ -86,7 +86,7 @@ def test_help_lists_the_options_with_their_comments():
 
 
 def test_unknown_flag_and_argument():
-    done = command("train", "--batchsize=3", check=False)
+    done = command_here("train", "--batchsize=3", check=False)
     assert done.returncode != 0 and "batchsize" in done.stderr and "batch_size" in done.stderr
-    done = command("train", "stage=1", check=False)
+    done = command_here("train", "stage=1", check=False)
     assert done.returncode == 2 and "'stage=1'" in done.stderr

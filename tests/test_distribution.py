@@ -80,6 +80,14 @@ def test_a_tf_config_that_cannot_be_read_is_said(monkeypatch, text, words):
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_the_readme_s_tf_config_can_be_read(monkeypatch):
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+        (text,) = re.findall(r"export TF_CONFIG='(.+?)'", file.read(), re.S)
+    monkeypatch.setenv("TF_CONFIG", text)
+    worker, addresses = distribution.read_tf_config()
+    assert worker == 0 and len(addresses) == 4
+
+
 @pytest.mark.parametrize("kind, tpu, words", [
     ("all", "", "--distribute=all is unknown; choose one of auto, none, mirrored"),
     ("none", "pod", "--tpu=pod has no use with --distribute=none"),
@@ -117,6 +125,19 @@ def test_a_folder_that_is_not_shared_is_said(monkeypatch, tmp_path):
         cluster.expect_shared(path)
     (tmp_path / "config.json").write_text("{}")
     cluster.expect_shared(path)
+
+
+def test_workers_with_other_data_are_refused(monkeypatch):
+    cluster = distribution.Cluster()
+    cluster.expect_same(12, "pictures")
+    monkeypatch.setattr(cluster, "gather", lambda numbers: np.array([numbers, [11], numbers]))
+    with pytest.raises(UserError, match=r"\[12, 11, 12\] pictures.*the same --data_dir"):
+        cluster.expect_same(12, "pictures")
+
+
+def test_a_cluster_of_one_machine_is_that_machine(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", tf_config("10.0.0.1:2222"))
+    assert distribution.start("multi_worker", "").is_plain
 
 
 def test_one_device_takes_everything(tiny):

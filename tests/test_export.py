@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import serving
 import tensorflow as tf
-from conftest import ROOT, TINY, command
+from conftest import ROOT, TINY, command_here
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
@@ -86,7 +86,7 @@ def root(tmp_path_factory):
 def served(root, tmp_path_factory):
     """(folder of versions, what the command printed)"""
     base = str(tmp_path_factory.mktemp("serving") / "flowers")
-    done = command("export", f"--checkpoint_dir={root}", "--run=tiny", f"--output={base}")
+    done = command_here("export", f"--checkpoint_dir={root}", "--run=tiny", f"--output={base}")
     return base, done.stdout
 
 

@@ -17,10 +17,11 @@ from conftest import ROOT, TINY
 from PIL import Image
 from pytorch_writer import write_zip
 from test_import_pytorch import SMALL, weights
-from test_prepare import make_folder, tar
-from test_prepare import sample as tar_members
+from test_prepare import make_folder
 from test_reed import CLASSES, NAMES, write_split
 from test_tfds import picture, write
+from test_webdataset import sample as tar_members
+from test_webdataset import tar
 
 from stackgan_tf import attribute_classifier, checkpoint
 from stackgan_tf.config import Config
@@ -40,7 +41,7 @@ NOT_TYPED = {
     "tensorboard": "runs until it is stopped; test_dashboards.py starts it and asks it",
     "python -m stackgan_tf.evaluate --metrics=fid": "needs weights that pip does not bring; "
                                                     "test_evaluate.py measures with stand-ins",
-    "python -m stackgan_tf.demo": "runs until it is stopped; test_demo.py opens the page",
+    "python -m stackgan_tf.demo": "runs until it is stopped; test_demo_browser.py uses the page",
     "python docs/": "needs Chromium; test_dashboards.py takes a picture where there is one",
     "python -m benchmarks.": "measures for minutes; test_benchmarks does a little of each",
 }

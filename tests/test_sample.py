@@ -1,12 +1,11 @@
 """sample.py and generate.py on tiny SavedModels (fake_runs.py): no training."""
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import command_here
 from fake_runs import MEAN, write_stage
 from PIL import Image
 
@@ -260,13 +259,12 @@ def test_options_that_do_not_go_together(runs, options, message):
 
 
 def test_command_line(runs, tmp_path):
-    command = [sys.executable, "-m", "stackgan_tf.sample", f"--checkpoint_dir={runs}"]
-    done = subprocess.run([*command, "--run=both", "--captions=ab", "--captions=cd", "--count=1",
-                           f"--output={tmp_path}"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    flags = [f"--checkpoint_dir={runs}", "--run=both"]
+    done = command_here("sample", *flags, "--captions=ab", "--captions=cd", "--count=1",
+                        f"--output={tmp_path}")
     assert done.stdout.splitlines()[0] == str(tmp_path / "grid.png")
     assert (tmp_path / "1_0_stage2.png").exists()
-    done = subprocess.run([*command, "--run=both", "--captions= "], capture_output=True, text=True)
+    done = command_here("sample", *flags, "--captions= ", check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: caption 1 of 1 is empty")
     assert "Traceback" not in done.stderr

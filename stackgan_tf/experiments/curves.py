@@ -109,7 +109,7 @@ def possible(generator: Generator, values: dict) -> dict:
 
 def choose(generator: Generator, checkpoint_dir: str, data_dir: str) -> list[str]:
     """The metrics: precision and recall, and of the captions what can be had."""
-    config = evaluation.read_config(generator, 0, data_dir)
+    config = evaluation.data_config(generator, 0, data_dir)
     text = Part(checkpoint_dir, generator.run, "text_encoder")
     for name in ("attribute_accuracy", "r_precision"):
         reason = evaluation.why_not(name, generator, text, config)
