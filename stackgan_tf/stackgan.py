@@ -138,7 +138,7 @@ class StackGAN:
             penalties["r1"] = losses.r1_penalty(gradients[0])
         if self.ma_gp_weight:
             penalties["ma_gp"] = losses.matching_aware_penalty(*gradients)
-        if every > 1:
+        if every > 1 and images.shape[0] != 1:
             others, other_numbers = (
                 rows if rows is None else tf.concat([rows[i::every] for i in range(1, every)], 0)
                 for rows in (images, numbers))

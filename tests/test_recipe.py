@@ -133,7 +133,7 @@ def test_the_penalty_of_a_quadratic_discriminator(every):
 def test_the_penalty_is_the_slope_by_differences(tiny):
     """On a network of ours: |g|^2 is the sum of squares of D's slopes in orthogonal directions,
     picture and caption as one vector."""
-    gan, _ = build.gan(tiny(discriminator_norm="none", ma_gp_weight=1.0, batch_size=2))
+    gan, _ = build.gan(tiny(discriminator_norm="none", ma_gp_weight=1.0, r1_every=1))
     d, batch = gan.discriminator, {name: rows[:2] for name, rows in batch_of(16).items()}
     _, parts = gan.discriminator_loss(batch, batch["real_images"])
     count = 16 * 16 * 3
@@ -152,8 +152,8 @@ def test_the_penalty_is_the_slope_by_differences(tiny):
 
 def test_without_text_the_penalty_is_of_the_picture(tiny):
     gan, _ = build.gan(tiny(discriminator_norm="none", ma_gp_weight=1.0, r1_weight=1.0,
-                            embedding_dim=0, batch_size=2))
-    images = batch_of(16)["real_images"][:1]
+                            embedding_dim=0, r1_every=2))
+    images = batch_of(16)["real_images"][:1]  # and there are no others, on a device with one
     _, parts = gan.discriminator_loss({"real_images": images}, images)
     # of one picture: (2 R1)^3
     assert float(parts["loss/ma_gp"]) == pytest.approx((2 * float(parts["loss/r1"])) ** 3, rel=1e-4)
