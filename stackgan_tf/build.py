@@ -251,20 +251,23 @@ def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, 
     keras.config.set_dtype_policy(devices.precision(config))
     dims = latent_dims(config, frozen_stage1)
     text_dim = config.condition_dim if config.embedding_dim else 0
+    options = {"norm": config.discriminator_norm, "minibatch_std": config.minibatch_std,
+               "projection": config.text_in_discriminator == "projection"}
     if config.stage == 1:
         discriminator = stage1.Stage1Discriminator(config.image_size, config.discriminator_width,
-                                                   text_dim, config.discriminator_norm)
+                                                   text_dim, **options)
     else:
         discriminator = stage2.Stage2Discriminator(
             config.image_size, config.discriminator_width, text_dim, config.unconditional_head,
-            config.discriminator_norm)
+            **options)
     generator, ema_generator = (_generator(config, frozen_stage1) for _ in range(2))
     _build(config, dims, frozen_stage1, [generator, ema_generator], discriminator)
     for average, value in zip(ema_generator.variables, generator.variables, strict=True):
         average.assign(value)
     game = StackGAN(generator, discriminator, dims, config.loss,
                     config.kl_weight if config.conditioning_augmentation else 0.0, frozen_stage1,
-                    config.r1_weight, config.r1_every, config.sketch_weight)
+                    config.r1_weight, config.r1_every, config.ma_gp_weight,
+                    tuple(filter(None, config.diff_augment.split(","))), config.sketch_weight)
     return game, ema_generator
 
 

@@ -10,6 +10,7 @@ that is written; the others only train. They must see the same --checkpoint_dir.
 
 import contextlib
 import json
+import math
 import os
 import re
 import sys
@@ -151,6 +152,7 @@ class Cluster:
             fits = max(self.replicas, config.batch_size - config.batch_size % self.replicas)
             raise UserError(f"--batch_size={config.batch_size} is not divisible by the "
                             f"{self.replicas} devices in use; try {fits}.")
+        self._check_groups(config)
         if config.precision == "mixed_float16" and not self.is_plain:
             # each replica would keep a loss scale of its own (Keras 3.15)
             raise UserError("--precision=mixed_float16 trains on one GPU only, and "
@@ -165,6 +167,20 @@ class Cluster:
         if config.steps_per_call > 1 and self.feeds_from_here:
             raise UserError(f"--steps_per_call={config.steps_per_call}: a TPU pod gets each step's "
                             "batch from this machine; leave it out.")
+
+    def _check_groups(self, config):
+        """UserError if a device's real pictures, those with a penalty and those without, cannot be
+        cut into the groups of --minibatch_std."""
+        rows, group = config.batch_size // self.replicas, config.minibatch_std
+        penalty = config.r1_weight or config.ma_gp_weight
+        some = -(-rows // config.r1_every) if penalty else rows
+        if group and (some % group or rows % group):
+            parts = f"{some} and {rows - some}" if rows > some else f"{rows}"
+            why = f", cut in two by --r1_every={config.r1_every}," if rows > some else ""
+            fits = math.gcd(some, rows)
+            raise UserError(f"--minibatch_std={group} does not divide the {parts} pictures of a "
+                            f"device{why} at --batch_size={config.batch_size}; "
+                            + (f"try {fits}." if fits > 1 else "take another --batch_size, or 0."))
 
     def jit_compile(self, wanted: bool) -> bool:
         """Whether the step is to be compiled: a TPU does so by itself, and several devices of

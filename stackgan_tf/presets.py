@@ -1,4 +1,5 @@
-"""Named settings, each number with its source: what --preset=NAME gives where no flag does."""
+"""Named settings, each number with its source: what --preset=NAME gives where no flag does, and
+--recipe=NAME in the preset's place."""
 
 # hanzhanggit/StackGAN, stageI/cfg and stageII/cfg; flowers.yml and birds.yml have the same numbers.
 _RELEASED = {
@@ -109,5 +110,51 @@ PRESETS = {
         "": {"embedding_dim": 0, "learning_rate_decay_epochs": 20.0},
         1: {"epochs": 40.0},
         2: {"epochs": 26.0, "image_size": 256},
+    },
+}
+
+# What --recipe=NAME changes in any preset: how the game is played, not on what nor for how long.
+RECIPES = {
+    # StackGAN's, on data and sizes of another preset.
+    "paper": {
+        "": {
+            "loss": "non_saturating",
+            "discriminator_norm": "batch",
+            "r1_weight": 0.0,
+            "ma_gp_weight": 0.0,
+            "diff_augment": "",
+            "minibatch_std": 0,
+            "text_in_discriminator": "concat",
+            "condition_blocks": False,
+            "condition_log_sigma": 0.0,
+            "kl_weight": 2.0,  # TRAIN.COEFF.KL
+            "mismatch_candidates": 1,
+            "learning_rate": 2e-4,  # TRAIN.GENERATOR_LR and DISCRIMINATOR_LR
+            "discriminator_learning_rate": 0.0,
+            "adam_beta1": 0.5,  # trainer.py
+            "adam_beta2": 0.999,  # trainer.py
+            "ema_decay": 0.0,
+        },
+        2: {"add_to_sketch": False, "sketch_weight": 0.0},
+    },
+    # What was learnt since. DF-GAN (arXiv:2008.05865) and its released code, but where it says so.
+    "modern": {
+        "": {
+            "loss": "hinge",
+            "discriminator_norm": "none",
+            "r1_weight": 0.0,  # the next one has it in itself
+            "ma_gp_weight": 2.0,  # k
+            "r1_every": 2,  # theirs: each; half of them cost half
+            "diff_augment": "translation,cutout",  # DiffAugment; its color contradicts captions
+            "minibatch_std": 4,  # StyleGAN
+            "text_in_discriminator": "projection",  # Miyato & Koyama 2018
+            "condition_blocks": True,
+            "learning_rate": 1e-4,
+            "discriminator_learning_rate": 4e-4,
+            "adam_beta1": 0.0,
+            "adam_beta2": 0.9,
+            "ema_decay": 0.999,
+        },
+        2: {"add_to_sketch": True},
     },
 }

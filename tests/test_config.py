@@ -48,6 +48,13 @@ def test_flag_beats_stage1_beats_preset():
     ({"generator_width": 5, "image_size": 128}, ["--generator_width=5", "multiple"]),
     ({"embedding_dim": 0, "text_encoder": "x"}, ["--text_encoder=x", "--embedding_dim=0"]),
     ({"preset": "birds", "r1_weight": 1.0}, ["--r1_weight=1.0", "--discriminator_norm=none"]),
+    ({"preset": "birds", "ma_gp_weight": 2.0}, ["--ma_gp_weight=2.0", "--discriminator_norm=none"]),
+    ({"recipe": "modern", "precision": "mixed_float16"}, ["--ma_gp_weight=2.0", "mixed_bfloat16"]),
+    ({"recipe": "old"}, ["--recipe=old", "preset, paper, modern"]),
+    ({"diff_augment": "cutout,zoom"}, ["--diff_augment=cutout,zoom", "color, translation, cutout"]),
+    ({"diff_augment": "cutout,cutout"}, ["--diff_augment=cutout,cutout", "at most once"]),
+    ({"minibatch_std": 1}, ["--minibatch_std=1", "give 4"]),
+    ({"text_in_discriminator": "projection", "embedding_dim": 0}, ["projection has no use with"]),
     ({"epochs": float("inf")}, ["--epochs=inf"]),
     # beyond any training, and beyond what a step counter holds
     ({"epochs": 1e300}, ["--epochs=1e+300", "0 to 1000000"]),

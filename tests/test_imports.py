@@ -7,10 +7,9 @@ import stackgan_tf
 
 ROOT = Path(stackgan_tf.__file__).parent
 LEVELS = [
-    ["presets", "messages"],
-    ["config", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
-     "parallel", "restricted_pickle", "caption_files", "adam", "logs", "watchdog", "bootstrap",
-     "feature_sets", "knobs"],
+    ["config", "presets", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
+     "parallel", "restricted_pickle", "caption_files", "adam", "logs", "watchdog", "messages",
+     "bootstrap", "augment"],
     ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*",
      "metrics.*", "pytorch_file", "strips", "what_to_draw", "devices", "dashboards", "projector",
      "served_generator", "distribution"],

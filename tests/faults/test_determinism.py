@@ -9,6 +9,7 @@ from test_train import variables
 from stackgan_tf import build, settings, train
 
 KINDS = {"": {}, "r1": {"discriminator_norm": "none", "r1_weight": 0.1, "condition_blocks": True},
+         "recipe": {"recipe": "modern", "discriminator_norm": "spectral", "minibatch_std": 2},
          "bfloat16": {"precision": "mixed_bfloat16"}, "xla": {"jit_compile": "on"},
          "calls": {"steps_per_call": 3, "unconditional_head": True}}
 
