@@ -283,7 +283,7 @@ def labelled_grid(
     full_width = max(strip.shape[1] for strip in strips)
     parts = []
     for strip, label in zip(strips, labels):
-        parts.append(_text_strip(label, full_width, padding, font_size))
+        parts.append(text_strip(label, full_width, padding, font_size))
         missing = ((0, 0), (0, full_width - strip.shape[1]), (0, 0))
         parts.append(np.pad(strip, missing, constant_values=255))
     return np.concatenate(parts, axis=0)
@@ -303,7 +303,7 @@ def contact_sheet(
     """
     pictures, padding = _checked(pictures), 6
     width = pictures.shape[2]
-    cells = [np.concatenate([picture, _text_strip(caption, width, 1, font_size)])
+    cells = [np.concatenate([picture, text_strip(caption, width, 1, font_size)])
              for picture, caption in zip(pictures, captions, strict=True)]
     strips = []
     for first in range(0, len(cells), columns):
@@ -332,10 +332,10 @@ def _enlarge(images: np.ndarray, height: int, width: int) -> np.ndarray:
     return images[:, y][:, :, x]
 
 
-def _text_strip(text: str, width: int, padding: int, font_size: int) -> np.ndarray:
+def text_strip(text: str, width: int, padding: int, font_size: int) -> np.ndarray:
     """Black wrapped text on white: uint8 (H, width, 3); H = 0 without text."""
     font = ImageFont.load_default(size=font_size)
-    lines = _wrap(text, font, width - 2 * padding)
+    lines = wrap(text, font, width - 2 * padding)
     line_height = round(1.35 * font_size)
     strip = Image.new("RGB", (width, line_height * len(lines)), "white")
     draw = ImageDraw.Draw(strip)
@@ -344,7 +344,7 @@ def _text_strip(text: str, width: int, padding: int, font_size: int) -> np.ndarr
     return np.array(strip).reshape(line_height * len(lines), width, 3)
 
 
-def _wrap(text: str, font, width: int) -> list[str]:
+def wrap(text: str, font, width: int) -> list[str]:
     lines = []
     for word in text.split():
         joined = f"{lines[-1]} {word}" if lines else word

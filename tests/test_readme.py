@@ -43,6 +43,7 @@ NOT_TYPED = {
                                                     "test_evaluate.py measures with stand-ins",
     "python -m stackgan_tf.demo": "runs until it is stopped; test_demo_browser.py uses the page",
     "python docs/": "needs Chromium; test_dashboards.py takes a picture where there is one",
+    "python -m stackgan_tf.experiments.": "trains for hours; test_experiments.py does tiny ones",
     "python -m benchmarks.": "measures for minutes; test_benchmarks does a little of each",
 }
 

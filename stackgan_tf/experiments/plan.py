@@ -1,0 +1,142 @@
+"""What an experiment is to do: its variants, and how many steps each trains."""
+
+import dataclasses
+import math
+
+from stackgan_tf.config import FREE, Config, UserError, resolve
+
+# What the experiment itself decides, for each training.
+OWN = ("stage", "run", "seed", "stage1", "train_steps", "epochs", "learning_rate_decay_epochs",
+       "learning_rate_decay_steps")
+OF_STAGE2 = ("add_to_sketch", "unconditional_head")  # options that Stage-I has no use for
+CHECKPOINTS = 8  # in the course of a training, unless --checkpoint_steps says otherwise
+TEXT = "text"  # name of the run that holds the text encoder of all
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One training, which is done once for each seed.
+
+    Attributes:
+        name: its run is called so, and -seed0 ... behind it.
+        stage: 1 or 2.
+        options: {field of Config: value} that tell it from the others.
+        share: of the experiment's minutes, or steps.
+        below: the variant whose Stage-I this Stage-II stands on.
+        row: its words in the table, one a column; None for one that only lies below others.
+    """
+
+    name: str
+    stage: int
+    options: dict
+    share: float = 1.0
+    below: "Variant | None" = None
+    row: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """An experiment.
+
+    Attributes:
+        name, folder: its name, and where all of it lies.
+        columns: of the table, the headings of `Variant.row`.
+        variants: all, each behind the one below it.
+        base: {field of Config: value} of all, the flags that were given.
+        minutes: of training steps that each row has in all; or
+        steps: so many in all, if not 0.
+        seeds: 0 ... seeds - 1 are trained.
+        chosen: the names of the variants to be trained, with what lies below; () for all.
+        metrics, count, size, inception: of evaluate.
+    """
+
+    name: str
+    folder: str
+    columns: tuple[str, ...]
+    variants: tuple[Variant, ...]
+    base: dict
+    minutes: float = 20.0
+    steps: int = 0
+    seeds: int = 1
+    chosen: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ("kid",)
+    count: int = 1000
+    size: int = 0
+    inception: str = ""
+
+    def options(self, variant: Variant) -> dict:
+        """All options of a training but those of OWN."""
+        return {**(self.base if variant.stage == 2 else self.of_stage1()), **variant.options}
+
+    def of_stage1(self) -> dict:
+        """`base` as Stage-I and the text encoder take it."""
+        return {name: value for name, value in self.base.items() if name not in OF_STAGE2}
+
+    def config(self, variant: Variant, **more) -> Config:
+        """The settings of a training; UserError for values that cannot be."""
+        return resolve({**self.options(variant), "stage": variant.stage, **more})
+
+    def trained(self) -> list[Variant]:
+        """The variants to be trained, each behind the one below it; UserError for unknown ones."""
+        names = {variant.name for variant in self.variants if variant.row}
+        for name in self.chosen:
+            if name not in names:
+                raise UserError(f"--variants={name} is unknown; choose of "
+                                f"{', '.join(sorted(names))}.")
+        wanted = {*(self.chosen or names)}
+        wanted |= {v.below.name for v in self.variants if v.name in wanted and v.below}
+        return [variant for variant in self.variants if variant.name in wanted]
+
+    def rows(self) -> list[Variant]:
+        """The variants of the table."""
+        return [variant for variant in self.trained() if variant.row]
+
+    def settings(self) -> dict:
+        """What decides on the numbers, as JSON: going on with other settings is refused, but for
+        those of config.FREE."""
+        return {
+            "experiment": self.name, "minutes": 0.0 if self.steps else self.minutes,
+            "steps": self.steps, "metrics": list(self.metrics), "count": self.count,
+            "size": self.size, "inception": self.inception,
+            "base": self.base,
+            "variants": {variant.name: {
+                "stage": variant.stage, "share": variant.share, "options": variant.options,
+                "below": variant.below.name if variant.below else None}
+                for variant in self.variants},
+        }
+
+
+def differences(before: dict, now: dict) -> list[str]:
+    """In words, what differs between two `Plan.settings`; variants that only one has do not."""
+    found = [f"--{name}={now[name]} (was {before.get(name)})"
+             for name in now if name not in ("base", "variants") and now[name] != before.get(name)]
+    for name in sorted({*before["base"], *now["base"]} - {*FREE}):
+        was, is_now = (some["base"].get(name, "not given") for some in (before, now))
+        if was != is_now:
+            found.append(f"--{name}={is_now} (was {was})")
+    for name in now["variants"]:
+        if before["variants"].get(name, now["variants"][name]) != now["variants"][name]:
+            found.append(f"what variant {name} is (it was {before['variants'][name]})")
+    return found
+
+
+def steps_of(plan: Plan, variant: Variant, seconds: float) -> int:
+    """Steps of a training, a step of which takes so many seconds."""
+    whole = plan.steps or plan.minutes * 60.0 / seconds
+    return max(1, round(whole * variant.share))
+
+
+def budget(plan: Plan, variant: Variant, steps: int) -> dict:
+    """The options that make a training end after `steps` steps, as its preset would after its own:
+    the learning rate decays over the same part of the run."""
+    config = plan.config(variant)
+    whole, decay = ((config.epochs, config.learning_rate_decay_epochs) if config.epochs else
+                    (config.train_steps, config.learning_rate_decay_steps))
+    return {"checkpoint_steps": math.ceil(steps / CHECKPOINTS), **plan.options(variant),
+            "train_steps": steps, "learning_rate_decay_steps": max(1, round(steps * decay / whole))}
+
+
+def as_flags(options: dict) -> list[str]:
+    """{field: value} as they are typed."""
+    return [f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
+            for name, value in options.items()]

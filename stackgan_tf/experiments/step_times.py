@@ -1,0 +1,147 @@
+"""What an experiment asks before its trainings: how long a step of each variant takes, and which
+captions its contact sheet shows. A process of its own, so that its memory, and a GPU's, is free
+again; the experiment's command starts it:
+
+    python -m stackgan_tf.experiments.step_times --run=ablation
+
+reads checkpoints/ablation/experiment.json and writes step_times.json beside it, {variant:
+{"seconds": of the fastest round, "rounds": of each}}, and captions.txt (captions.npy, vectors, of
+data that has these).
+
+All variants are measured in turn, for a few seconds each, again and again. The fastest round
+counts: whatever else is at work on the machine can only slow a step down (with two trainings beside
+them, the medians of two variants of equal work were 15 % apart, the fastest rounds 0.3 %). The step
+is the training's own, its pictures are random bytes; reading data, reports and checkpoints are not
+in it. Of several GPUs one is timed.
+"""
+
+import dataclasses
+import json
+import os
+import tempfile
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from stackgan_tf import build, checkpoint, devices, distribution, shown_texts, train
+from stackgan_tf.config import Config, define_flags, given_flags, resolve, run_cli
+from stackgan_tf.images import write
+from stackgan_tf.run_folder import Part
+
+ROUNDS, SECONDS = 6, 4.0  # of each variant: so many rounds of at least so long
+STEPS = 4  # between two looks at the clock: a GPU need not wait for Python
+CAPTIONS = 6  # on the contact sheet
+
+
+class Timed(train.Trainer):
+    """A stage's networks and its train step, on random pictures: nothing is read or written."""
+
+    def __init__(self, config: Config, frozen_stage1: build.Stage1 | None):
+        self.config, self.cluster = config, distribution.Cluster()
+        self.part = Part(config.checkpoint_dir, config.run, f"stage{config.stage}")
+        self._make_networks(frozen_stage1, steps_per_epoch=1.0)
+        self.batch, self.done = random_batch(config), 0
+        self.steps(1)  # traced now
+
+    def steps(self, count):
+        for _ in range(count):
+            parts = self.train_step(self.batch, tf.constant(np.int64(self.done)))
+            self.done += 1
+        float(parts["loss/generator"])  # waits for the device
+
+    def seconds_per_step(self, seconds: float) -> float:
+        """Mean over at least so many seconds."""
+        begin, first = time.perf_counter(), self.done
+        while time.perf_counter() - begin < seconds or self.done == first:
+            self.steps(STEPS)
+        return (time.perf_counter() - begin) / (self.done - first)
+
+
+def random_batch(config: Config) -> dict[str, tf.Tensor]:
+    """As pipeline.Batches makes them."""
+    generator = np.random.default_rng(0)
+    rows, size = config.batch_size, config.image_size
+    batch = {"real_images": generator.integers(256, size=(rows, size, size, 3), dtype=np.uint8)}
+    if config.embedding_dim:
+        for name in ("embeddings", "mismatched_embeddings"):
+            batch[name] = generator.standard_normal((rows, config.embedding_dim), np.float32)
+    return {name: tf.constant(value) for name, value in batch.items()}
+
+
+def measure(configs: dict[str, Config], below: dict[str, Config], rounds: int = ROUNDS,
+            seconds: float = SECONDS) -> dict[str, list[float]]:
+    """{variant: seconds a step, of each round}, those of one configuration measured once.
+
+    Args:
+        configs: {variant: its settings}.
+        below: {variant of Stage-II: settings of its Stage-I}.
+    """
+    keys = {name: (config, below.get(name)) for name, config in configs.items()}
+    timed = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for key in keys.values():
+            if key not in timed:
+                print(f"building network {len(timed) + 1} of {len({*keys.values()})}", flush=True)
+                timed[key] = Timed(key[0], key[1] and untrained_stage1(key[1], folder))
+        found = {key: [] for key in timed}
+        for number in range(rounds):
+            print(f"step times: round {number + 1} of {rounds}", flush=True)
+            for key, one in timed.items():
+                found[key].append(one.seconds_per_step(seconds))
+    return {name: found[key] for name, key in keys.items()}
+
+
+def untrained_stage1(config: Config, folder: str) -> build.Stage1:
+    """A Stage-I as it will lie under Stage-II; how long it takes does not hang on its weights."""
+    path = tempfile.mkdtemp(dir=folder)
+    game = build.gan(config)[0]
+    checkpoint.StageExport(config, game).write(os.path.join(path, "saved_model"), game.generator)
+    return build.Stage1(os.path.join(path, "saved_model"))
+
+
+def settle(options: dict, stage: int) -> Config:
+    """The settings of a variant, with the size of its embeddings; alike ones are equal."""
+    config = resolve({**options, "stage": stage})
+    dim = build.embedding_dim(config) if config.embedding_dim else 0
+    if config.text_encoder:
+        dim = build.TextEncoder(config.text_encoder).dim
+    return dataclasses.replace(config, embedding_dim=dim or config.embedding_dim)
+
+
+def write_captions(config: Config, folder: str) -> None:
+    """Held-out ones, as the sample grids show them."""
+    encoder = build.TextEncoder(config.text_encoder) if config.text_encoder else None
+    texts = shown_texts.read(config, CAPTIONS, encoder)[0]
+    if encoder:
+        write(os.path.join(folder, "captions.txt"), "\n".join(texts.captions + [""]).encode())
+    else:
+        np.save(os.path.join(folder, "captions.npy"), texts.embeddings)
+
+
+def main(_):
+    given = given_flags()
+    folder = os.path.join(given["checkpoint_dir"], given["run"])
+    stored = read_json(os.path.join(folder, "experiment.json"))
+    path, known = os.path.join(folder, "step_times.json"), stored["variants"]
+    times = read_json(path) if os.path.exists(path) else {}
+    configs = {name: settle({**options, "text_encoder": stored["text_encoder"]},
+                            known[name]["stage"]) for name, options in stored["options"].items()}
+    devices.settle_determinism(next(iter(configs.values())))
+    new = {name: config for name, config in configs.items() if name not in times}
+    if not any(os.path.exists(os.path.join(folder, f"captions.{end}")) for end in ("txt", "npy")):
+        write_captions(next(iter(configs.values())), folder)
+    below = {name: configs[known[name]["below"]] for name in new if known[name]["below"]}
+    for name, rounds in measure(new, below).items():
+        times[name] = {"seconds": min(rounds), "rounds": rounds}
+    write(path, (json.dumps(times, indent=2) + "\n").encode())
+
+
+def read_json(path: str) -> dict:
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+if __name__ == "__main__":
+    define_flags(only=("run", "checkpoint_dir"))
+    run_cli(main)

@@ -1,0 +1,355 @@
+"""Experiments: budgets and tables by hand, resumption with commands that only pretend, and one
+whole experiment of tiny networks."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from absl import flags
+from conftest import TINY
+from PIL import Image
+
+from stackgan_tf.config import UserError
+from stackgan_tf.experiments import ablation, command_line, plan, runner, step_times, table
+from stackgan_tf.experiments.plan import Plan, Variant
+from stackgan_tf.feature_networks import efficientnet_lite0
+
+SKETCH = Variant("sketch", 1, {}, 1 / 3)
+PLAN = Plan("test", "", ("method", "CA"), (
+    SKETCH, Variant("small", 1, {"kl_weight": 0.5}, row=("64x64", "no")),
+    Variant("large", 2, {}, 2 / 3, SKETCH, ("256x256", "yes"))), {"seed": 0}, minutes=10.0)
+
+
+# ------------------------------------------------------------------ budgets
+
+
+def test_steps_fill_the_share_of_the_minutes_or_of_the_steps():
+    assert plan.steps_of(PLAN, PLAN.variants[1], 0.5) == 1200  # 600 s
+    assert plan.steps_of(PLAN, SKETCH, 0.5) == 400
+    assert plan.steps_of(PLAN, PLAN.variants[2], 0.8) == 500  # 400 s
+    fixed = Plan("", "", (), PLAN.variants, {}, steps=900)
+    assert [plan.steps_of(fixed, v, 123.0) for v in fixed.variants] == [300, 900, 600]
+    assert plan.steps_of(PLAN, SKETCH, 1e6) == 1
+
+
+def test_learning_rate_decays_over_the_same_part_of_the_run():
+    # drawn_flowers: 1400 of 3000 steps; flowers: 50 of 600 epochs in Stage-I, 100 in Stage-II
+    assert plan.budget(PLAN, SKETCH, 600)["learning_rate_decay_steps"] == 280
+    flowers = Plan("", "", (), PLAN.variants, {"preset": "flowers"})
+    stage1, stage2 = (flowers.config(v, **plan.budget(flowers, v, 1200)) for v in (
+        SKETCH, PLAN.variants[2]))
+    assert (stage1.train_steps, stage1.epochs, stage1.learning_rate_decay_steps) == (1200, 0, 100)
+    assert stage2.learning_rate_decay_steps == 200
+
+
+def test_ablation_is_the_papers_table_in_equal_time():
+    made = ablation.variants({})
+    rows = [variant for variant in made if variant.row]
+    # arXiv:1612.03242, the table of Sec. 4.3: method, CA, text twice
+    assert [variant.row for variant in rows] == [
+        ("64x64 Stage-I", "no", "once"), ("64x64 Stage-I", "yes", "once"),
+        ("256x256 Stage-I", "no", "once"), ("256x256 Stage-I", "yes", "once"),
+        ("128x128 StackGAN", "yes", "once"), ("128x128 StackGAN", "no", "twice"),
+        ("128x128 StackGAN", "yes", "twice"), ("256x256 StackGAN", "yes", "once"),
+        ("256x256 StackGAN", "no", "twice"), ("256x256 StackGAN", "yes", "twice")]
+    whole = Plan("", "", (), tuple(made), {})
+    for variant in rows:
+        below, config = variant.below, whole.config(variant)
+        assert variant.share + (below.share if below else 0) == pytest.approx(1.0)
+        size, ca = int(variant.row[0].split("x")[0]), variant.row[1] == "yes"
+        assert (config.image_size, config.conditioning_augmentation) == (size, ca)
+        assert config.text_once == (variant.stage == 2 and variant.row[2] == "once")
+        if below:
+            assert whole.config(below).conditioning_augmentation == ca
+            assert whole.config(below).image_size == 64
+    large = whole.config(rows[2])
+    # its last maps have Stage-II's Gf / 4 channels: 8 Gf halved at 8, 16, 32, 64, 128 and 256
+    assert 8 * large.generator_width / 2**6 == whole.config(rows[-1]).generator_width / 4
+    assert large.batch_size == whole.config(rows[-1]).batch_size
+
+
+def test_what_lies_below_a_chosen_variant_is_trained_too():
+    some = Plan("", "", (), PLAN.variants, {}, chosen=("large",))
+    assert [variant.name for variant in some.trained()] == ["sketch", "large"]
+    assert [variant.name for variant in some.rows()] == ["large"]
+    with pytest.raises(UserError, match="--variants=sketch is unknown; choose of large, small"):
+        Plan("", "", (), PLAN.variants, {}, chosen=("sketch",)).trained()
+
+
+def test_step_times_are_taken_in_turn_and_of_equal_settings_once(monkeypatch):
+    order = []
+
+    class Fake:
+        def __init__(self, config, below):
+            self.name = config.kl_weight
+
+        def seconds_per_step(self, seconds):
+            order.append(self.name)
+            return self.name * len(order)
+
+    monkeypatch.setattr(step_times, "Timed", Fake)
+    one, other = PLAN.config(SKETCH, kl_weight=1.0), PLAN.config(SKETCH, kl_weight=2.0)
+    found = step_times.measure({"a": one, "b": other, "c": one}, {}, rounds=3)
+    assert order == [1.0, 2.0] * 3
+    assert found == {"a": [1.0, 3.0, 5.0], "b": [4.0, 8.0, 12.0], "c": [1.0, 3.0, 5.0]}
+
+
+# ------------------------------------------------------------------ tables
+
+
+def record(metric, name, value, reach, **more):
+    return {"metric": metric, "stage": 1, "step": 5, "count": 100, "real_count": 80, "seed": 0,
+            name: value, f"{name}/low": value - reach, f"{name}/high": value + reach,
+            "split": "test", "size": 64, **more}
+
+
+def scored(variant, seed, kid, accuracy=None):
+    records = [record("kid_net", "kid_net", kid, 0.01)]
+    if accuracy is not None:
+        records.append({**record("attribute_accuracy", "accuracy/mean", accuracy, 0.1),
+                        **record("attribute_accuracy", "accuracy/petal_color", accuracy, 0.1),
+                        "chance/mean": 0.2, "chance/petal_color": 0.1,
+                        "classifier_accuracy": {"mean": 0.9, "petal_color": 1.0}})
+    return {"variant": variant, "seed": seed, "trained": True, "steps": 1200,
+            "step_seconds": 0.5, "records": records}
+
+
+def test_table_of_one_seed_has_the_bootstrap_of_several_their_range():
+    runs = {"small-seed0": scored("small", 0, 0.05, 0.5),
+            "sketch-seed0": {"variant": "sketch", "seed": 0, "steps": 400, "step_seconds": 0.25}}
+    text = table.markdown(PLAN, runs).splitlines()
+    assert "| 64x64 | no | 1,200 | 0.500 | 0.0500 (0.0400 to 0.0600) | 0.500 (0.400 to 0.600) |" \
+        in text
+    assert "| real pictures |  |  |  |  | 0.900 |" in text
+    assert "| chance |  |  |  |  | 0.200 |" in text
+    assert "| 64x64 | no | 0.500 (0.400 to 0.600) |" in text  # petal color, in the second table
+    assert "- 256x256, yes: 1 of 1 not made yet" in text
+
+    three = Plan("test", "", PLAN.columns, PLAN.variants, {}, seeds=3)
+    runs = {f"small-seed{i}": scored("small", i, kid) for i, kid in enumerate((0.05, 0.02, 0.08))}
+    runs["large-seed0"] = {"variant": "large", "seed": 0, "steps": 800, "step_seconds": 1.0,
+                           "error": "train: out of memory"}
+    runs["sketch-seed0"] = {"variant": "sketch", "seed": 0, "steps": 400, "step_seconds": 0.25}
+    text = table.markdown(three, runs).splitlines()
+    assert "| 64x64 | no | 1,200 | 0.500 | 0.0500 (0.0200 to 0.0800) |" in text
+    assert "| 256x256 | yes | 400 + 800 | 0.250 + 1.000 |  |" in text
+    assert "- 256x256, yes: seed 0 failed: train: out of memory; 2 of 3 not made yet" in text
+
+
+def test_picture_of_the_table_puts_the_larger_number_to_the_right():
+    runs = {"small-seed0": scored("small", 0, 0.02), "large-seed0": scored("large", 0, 0.08)}
+    picture = table.draw(PLAN, runs)
+    blue = np.abs(picture.astype(int) - (0x1f, 0x5f, 0xa8)).sum(-1) < 9
+    rows = np.flatnonzero(blue.any(1))
+    first, second = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    small, large = (np.flatnonzero(blue[one].any(0)).mean() for one in (first, second))
+    # 0.02 +- 0.01 and 0.08 +- 0.01 on a scale from 0.01 to 0.09, which is 82 pixels wide
+    assert large - small == pytest.approx(82 * 6 / 8, abs=1.5)
+
+
+# ------------------------------------------------------------------ resumption
+
+
+class Pretended:
+    """The commands' traces on the disk, and what was called.
+
+    Args:
+        stop_at: at this call it is as if Ctrl-C had come.
+        failing: (command, a part of the run's name) that ends with 1.
+    """
+
+    def __init__(self, stop_at=None, failing=(None, "")):
+        self.calls, self.stop_at, self.failing = [], stop_at, failing
+
+    def __call__(self, module, flags, log):
+        values = dict(flag[2:].split("=", 1) for flag in flags)
+        self.calls.append((module, values.get("run"), values))
+        if len(self.calls) == self.stop_at:
+            raise runner.Stopped(130)
+        if module == self.failing[0] and self.failing[1] in values["run"]:
+            os.makedirs(os.path.dirname(log), exist_ok=True)
+            with open(log, "w") as file:
+                file.write("step 1\nerror: no more paint\nbye\n")
+            return 1
+        folder = os.path.join(values["checkpoint_dir"], values["run"])
+        part = os.path.join(folder, f"stage{values.get('stage')}")
+        if module == "experiments.step_times":
+            with open(os.path.join(folder, "experiment.json")) as file:
+                names = json.load(file)["variants"]
+            write(os.path.join(folder, "step_times.json"), json.dumps(
+                {name: {"seconds": 0.5 + i} for i, name in enumerate(names)}))
+            write(os.path.join(folder, "captions.txt"), "a red flower\na blue flower\n")
+        elif module.startswith("train"):
+            part = part if module == "train" else os.path.join(folder, "text_encoder")
+            write(os.path.join(part, "saved_model/saved_model.pb"), "")
+        elif module == "evaluate":
+            line = record("kid_net", "kid_net", 0.1, 0.01)
+            write(os.path.join(part, "metrics.jsonl"), json.dumps(line) + "\n")
+        elif module == "sample":
+            os.makedirs(values["output"])
+            for i in range(2):
+                Image.new("RGB", (16, 16)).save(
+                    f"{values['output']}/{i}_0_stage{values['stage']}.png")
+            Image.new("RGB", (16, 16)).save(f"{values['output']}/grid.png")
+        return 0
+
+    def names(self):
+        return [(module, run) for module, run, _ in self.calls]
+
+
+def write(path, text):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def planned(folder, **changes):
+    return Plan(**{**{field: getattr(PLAN, field) for field in PLAN.__dataclass_fields__},
+                   "folder": str(folder / "test"), "base": {}, **changes})
+
+
+WHOLE = [("train_text_encoder", "text"), ("experiments.step_times", "test"),
+         ("train", "sketch-seed0"), ("train", "small-seed0"), ("evaluate", "small-seed0"),
+         ("sample", "small-seed0"), ("train", "large-seed0"), ("evaluate", "large-seed0"),
+         ("sample", "large-seed0")]
+
+
+def test_whole_experiment_is_done_once(tmp_path, capsys):
+    first = Pretended()
+    assert runner.Runner(planned(tmp_path), first).run() == 0
+    assert first.names() == WHOLE
+    by_run = {(module, run): values for module, run, values in first.calls}
+    large = by_run["train", "large-seed0"]
+    # the third variant's step takes 2.5 s, and it has two thirds of ten minutes
+    assert large["train_steps"] == "160" and large["stage"] == "2" and large["seed"] == "0"
+    assert large["stage1"] == str(tmp_path / "test/sketch-seed0/stage1/saved_model")
+    assert large["text_encoder"] == str(tmp_path / "test/text/text_encoder/saved_model")
+    assert by_run["train", "small-seed0"]["kl_weight"] == "0.5"
+    for name in ("table.md", "table.png", "contact_sheet.png", "results.json"):
+        assert (tmp_path / "test" / name).stat().st_size > 0
+    assert "[2/7] small-seed0: train stage 1, 400 steps, 10 min" in capsys.readouterr().out
+
+    again = Pretended()
+    assert runner.Runner(planned(tmp_path), again).run() == 0 and again.calls == []
+    more = Pretended()
+    assert runner.Runner(planned(tmp_path, seeds=2), more).run() == 0
+    assert more.names() == [("train", "sketch-seed1"), ("train", "small-seed1"), (
+        "evaluate", "small-seed1"), ("train", "large-seed1"), ("evaluate", "large-seed1")]
+
+
+@pytest.mark.parametrize("stop_at", range(1, len(WHOLE) + 1))
+def test_stopped_anywhere_it_goes_on_there(tmp_path, stop_at):
+    first, second = Pretended(stop_at), Pretended()
+    assert runner.Runner(planned(tmp_path), first).run() == 130
+    assert runner.Runner(planned(tmp_path), second).run() == 0
+    assert first.names()[:-1] + second.names() == WHOLE
+
+
+def test_failure_leaves_out_what_stands_on_it_and_the_rest_goes_on(tmp_path, capsys):
+    failing = Pretended(failing=("train", "sketch"))
+    assert runner.Runner(planned(tmp_path), failing).run() == 1
+    assert failing.names() == WHOLE[:6]
+    said = capsys.readouterr().out
+    assert "sketch-seed0: train: failed, no more paint (" in said
+    text = (tmp_path / "test/table.md").read_text()
+    assert "256x256, yes: seed 0 failed: sketch-seed0, its Stage-I, is not trained" in text
+    assert "| 64x64 | no | 400 | 1.500 | 0.1000 (0.0900 to 0.1100) |" in text
+
+    mended = Pretended()
+    assert runner.Runner(planned(tmp_path), mended).run() == 0
+    assert mended.names() == [WHOLE[2], *WHOLE[6:]]
+    assert "failed" not in (tmp_path / "test/table.md").read_text()
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    assert runner.Runner(planned(tmp_path), Pretended()).run() == 0
+    for change, words in (({"minutes": 5.0}, r"--minutes=5.0 \(was 10.0\)"),
+                          ({"base": {"preset": "flowers"}}, r"--preset=flowers \(was not given\)"),
+                          ({"variants": PLAN.variants[:1] + (Variant("small", 1, {}, row=(
+                              "64x64", "no")),)}, "what variant small is")):
+        with pytest.raises(UserError, match=words):
+            runner.Runner(planned(tmp_path, **change), Pretended()).run()
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    class Busy(Pretended):
+        def __call__(self, *arguments):
+            with pytest.raises(UserError, match="another process is at work"):
+                runner.Runner(planned(tmp_path), Pretended()).run()
+            return super().__call__(*arguments)
+
+    assert runner.Runner(planned(tmp_path), Busy()).run() == 0
+
+
+# ------------------------------------------------------------------ the command line
+
+
+@pytest.fixture
+def typed(monkeypatch, tmp_path):
+    """typed(module, *flags) -> the Plan that the command would run."""
+    def make(module, *given):
+        before = set(flags.FLAGS)
+        monkeypatch.setattr(command_line, "Runner", lambda plan: SimpleNamespace(run=lambda: plan))
+        try:
+            command_line.define_own_flags(module.NAME, module.MINUTES)
+            flags.FLAGS(["command", f"--checkpoint_dir={tmp_path}", *given])
+            return module.main(None)
+        finally:
+            for name in set(flags.FLAGS) - before:
+                delattr(flags.FLAGS, name)
+    return make
+
+
+def test_metrics_are_those_that_the_data_has(typed, folder):
+    of_flowers = typed(ablation, "--inception=F", "--minutes=3")
+    assert of_flowers.metrics == ablation.METRICS and of_flowers.minutes == 3
+    assert of_flowers.folder.endswith("/ablation") and of_flowers.size == 256
+    mine = typed(ablation, "--inception=F", "--dataset=folder", f"--data_dir={folder}")
+    assert mine.metrics == ("kid", "diversity", "r_precision")
+    assert mine.base["data_dir"] == folder
+
+
+@pytest.mark.parametrize("given, words", [
+    (["--text_once"], "--text_once=True is what this experiment varies"),
+    (["--metrics=beauty"], "--metrics=beauty is unknown"),
+    (["--metrics=fid"], "--metrics=fid needs the weights"),
+    (["--metrics=attribute_accuracy", "--dataset=folder"], "not --dataset=folder"),
+    (["--metrics=r_precision", "--text_encoder=/nowhere"], "trained here"),
+    (["--embedding_dim=0"], "--embedding_dim=0 trains without text"),
+    (["--variants=all"], "--variants=all is unknown; choose of stackgan-128-ca-once, "),
+    (["--batch_size=1"], "--batch_size=1 is out of range"),
+    (["--run=../x"], "no folder name"),
+])
+def test_mistakes_are_refused_before_anything_is_made(typed, tmp_path, given, words):
+    with pytest.raises(UserError, match=words):
+        typed(ablation, "--run=x", *given)
+    assert not (tmp_path / "x").exists()
+
+
+# ------------------------------------------------------------------ the whole of it
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not efficientnet_lite0.find_weights(), reason="the extra metrics is missing")
+def test_tiny_experiment(tmp_path, folder, capsys):
+    """Eight processes: text encoder, step times, two trainings, their scores and pictures."""
+    base = {name: value for name, value in TINY.items() if name not in plan.OWN}
+    base |= {"dataset": "folder", "data_dir": folder, "precomputed_embeddings": False}
+    sketch = Variant("sketch", 1, {"image_size": 16}, 0.5, row=("Stage-I", "yes"))
+    variants = (sketch, Variant("no_ca", 2, {"image_size": 32, "text_once": True}, 0.5, sketch,
+                                ("StackGAN", "yes")))
+    tiny = Plan("tiny", str(tmp_path / "tiny"), ("method", "CA"), variants, base, steps=4,
+                metrics=("kid",), count=4, size=32)
+    assert runner.Runner(tiny).run() == 0, capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "[1/6] sketch-seed0: train stage 1, 2 steps" in said
+    text = (tmp_path / "tiny/table.md").read_text()
+    assert text.count("kid_efficientnet_lite0") == 1 and "| StackGAN | yes | 2 + 2 |" in text
+    sheet = Image.open(tmp_path / "tiny/contact_sheet.png")
+    assert sheet.width > 6 * 32 and sheet.height > 2 * 32
+    times = json.loads((tmp_path / "tiny/step_times.json").read_text())
+    assert all(len(one["rounds"]) == step_times.ROUNDS for one in times.values())
+    again = Pretended()
+    assert runner.Runner(tiny, again).run() == 0 and not again.calls
