@@ -35,8 +35,8 @@ def generate(captions: str | Sequence[str] | np.ndarray | None = None, run: str 
         stage: 1 or 2; the highest that is trained if None.
         truncation: what the noise is multiplied by; below 1 pictures vary less.
         epsilon_scale: the same of the conditioning augmentation's epsilon.
-        text_strength: above 1 pictures show more of the caption: its embedding is moved so many
-            times as far from the mean of the training captions'.
+        text_strength: the caption's embedding is moved so many times as far from the mean of the
+            training captions'; below 1 pictures show less of it, above 1 they exaggerate it.
 
     Returns:
         `count` PIL.Image.Image for one caption or None; for several, a list of such lists.

@@ -39,7 +39,8 @@ def test_without_the_caption_alignment_is_chance_and_all_pictures_are_one(run, c
     found, network = run(values={"truncation": [0, 1], "epsilon_scale": [0, 1],
                                  "text_strength": [0, 1]})
     assert "left out: run 'run' draws without conditioning augmentation" in capsys.readouterr().out
-    assert network.seen == 12 + 3 * 120  # where both knobs are at 1 pictures are the same
+    # where both knobs are at 1 pictures are the same; as many again for the diversity
+    assert network.seen == 12 + 3 * (120 + 120)
     assert set(found["curves"]) == {"truncation", "text_strength"}
     for row in [*found["curves"]["truncation"], found["curves"]["text_strength"][1]]:
         assert row["accuracy/mean"] == row["precision_fake"] == row["recall_fake"] == 1.0
@@ -54,9 +55,12 @@ def test_without_the_caption_alignment_is_chance_and_all_pictures_are_one(run, c
         assert none[f"chance/{name}"] == pytest.approx(none[f"accuracy/{name}"])
     alike = np.all([values == values[MEAN // 10] for values in shown.values()], 0)
     assert none["recall_fake"] == pytest.approx(alike.mean())
+    assert none["kid_fake"] > found["curves"]["text_strength"][1]["kid_fake"]
+    assert none["diversity_fake"] == 0  # no noise does anything here
     assert json.loads((tmp_path / "run/stage1/curves.json").read_text()) == found
     table = (tmp_path / "run/stage1/curves.md").read_text().splitlines()
-    assert table[2].startswith("| truncation | precision | recall | density | coverage | petal col")
+    assert table[2].startswith("| truncation | precision | recall | density | coverage | kid | "
+                               "diversity | petal color | petal shape |")
     assert table[4].startswith("| 0 | 1.000 ±0.000 |") and len(table) == 11
     again, network = run(values={"text_strength": [1, 0]})
     assert network.seen == 0  # all was kept

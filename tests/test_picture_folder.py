@@ -15,6 +15,7 @@ from PIL import Image
 from stackgan_tf import picture_folder, sample
 from stackgan_tf.config import UserError
 from stackgan_tf.generate import Generator
+from stackgan_tf.knobs import Knobs
 
 CAPTIONS = ["ab", "cd", "dad"]
 
@@ -109,7 +110,7 @@ def test_a_folder_whose_first_moment_was_cut_short_is_filled(runs, tmp_path):
 
 
 def test_two_processes_do_not_fill_one_folder(runs, tmp_path):
-    settings = picture_folder.describe(Generator(runs, "sketch"), CAPTIONS, 0, 1.0)
+    settings = picture_folder.describe(Generator(runs, "sketch"), CAPTIONS, 0, Knobs())
     with picture_folder.claim(str(tmp_path), settings):
         with pytest.raises(UserError, match="another process is filling"):
             fill(runs, tmp_path, 1)

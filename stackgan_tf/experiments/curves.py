@@ -6,14 +6,14 @@
 
 For the factor of the noise (--truncation), that of the conditioning augmentation's epsilon
 (--epsilon_scale) and the strength of the caption (--text_strength): precision (are pictures like
-real ones) and recall (are all kinds there), of the small ImageNet network's features, and how well
-pictures show their captions, by attribute accuracy on drawn_flowers and R-precision elsewhere. An
-empty list leaves a knob out. Captions and noises are the same at every value, and those of
-`evaluate`.
+real ones), recall (are all kinds there), KID and the diversity within a caption, of the small
+ImageNet network's features, and how well pictures show their captions, by attribute accuracy on
+drawn_flowers and R-precision elsewhere. An empty list leaves a knob out. Captions and noises are
+the same at every value, and those of `evaluate`.
 
 In checkpoints/<run>/stage<N>/: curves.md, curves.png, curves.json. What was read off pictures is
-kept: the same command goes on where it was stopped or killed. 1,000 pictures of Stage-I take two
-minutes a value on two CPU cores.
+kept: the same command goes on where it was stopped or killed. 1,000 pictures of Stage-I take about
+a minute a value on two CPU cores.
 """
 
 import io
@@ -40,7 +40,8 @@ VALUES = {"truncation": (0, 0.25, 0.5, 0.75, 1, 1.25),
 TITLES = {"truncation": "factor of the noise (truncation)",
           "epsilon_scale": "factor of epsilon (epsilon_scale)",
           "text_strength": "strength of the caption (text_strength)"}
-OF_SET = ("precision", "recall", "density", "coverage")
+# What the two rows of panels show, of the titles of `columns`.
+PANELS = (("precision", "recall", "diversity", "mean", "r precision"), ("kid",))
 
 
 def main(_):
@@ -108,15 +109,16 @@ def possible(generator: Generator, values: dict) -> dict:
 
 
 def choose(generator: Generator, checkpoint_dir: str, data_dir: str) -> list[str]:
-    """The metrics: precision and recall, and of the captions what can be had."""
+    """The metrics: those of the features, and of the captions what can be had."""
+    of_network = ["precision_recall", "kid", *["diversity"] * generator.text]
     config = evaluation.data_config(generator, 0, data_dir)
     text = Part(checkpoint_dir, generator.run, "text_encoder")
     for name in ("attribute_accuracy", "r_precision"):
         reason = evaluation.why_not(name, generator, text, config)
         if not reason:
-            return ["precision_recall", name]
+            return [*of_network, name]
     print(f"how well pictures show their captions is left out: {reason}", flush=True)
-    return ["precision_recall"]
+    return of_network
 
 
 def write(part: Part, found: dict) -> None:
@@ -146,8 +148,8 @@ def markdown(found: dict) -> str:
     titles = columns(found)
     lines = [f"Run {found['run']}, stage {found['stage']} at step {found['step']}: "
              f"{found['count']:,} pictures a value of the split {found['split']}, beside "
-             f"{found['real_count']:,} real ones; precision, recall, density and coverage of "
-             f"{found['network']}'s features."]
+             f"{found['real_count']:,} real ones; all up to diversity of {found['network']}'s "
+             "features."]
     for knob, rows in found["curves"].items():
         lines += ["", f"| {knob} | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
         for row in rows:
@@ -162,32 +164,39 @@ def reach(row: dict, key: str) -> float:
 
 
 def plot(found: dict) -> bytes | None:
-    """A panel a knob, as a PNG; None without Matplotlib."""
+    """A column of panels a knob, as a PNG; None without Matplotlib."""
     try:
         from matplotlib.figure import Figure  # slow to import, and nobody else needs it
     except ImportError:
         return None
     titles = columns(found)
-    shown = [title for title in ("precision", "recall", "mean", "r precision") if title in titles]
     curves = found["curves"]
-    figure = Figure(figsize=(4.6 * len(curves), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(curves), squeeze=False, sharey=True)[0]
-    for axis, (knob, rows) in zip(axes, curves.items()):
+    figure = Figure(figsize=(4.6 * len(curves), 5.6), layout="constrained")
+    axes = figure.subplots(2, len(curves), squeeze=False, sharex="col", sharey="row",
+                           height_ratios=(2, 1))
+    for i, (knob, rows) in enumerate(curves.items()):
         rows = sorted(rows, key=lambda row: row["value"])
-        values = [row["value"] for row in rows]
-        for title in shown:
-            key = titles[title]
-            line, = axis.plot(values, [row[key] for row in rows], marker=".",
-                              label={"mean": "attribute accuracy"}.get(title, title))
-            axis.fill_between(values, [row[f"{key}/low"] for row in rows],
-                              [row[f"{key}/high"] for row in rows], alpha=0.2,
-                              color=line.get_color())
-        axis.axvline(1, color="gray", linewidth=0.8, linestyle=":")  # as trained
-        axis.set(xlabel=TITLES[knob], ylim=(0, 1))
-    axes[0].legend(fontsize="small")
+        for axis, shown in zip(axes[:, i], PANELS):
+            for title in shown:
+                if title in titles:
+                    _line(axis, rows, titles[title],
+                          {"mean": "attribute accuracy"}.get(title, title))
+            axis.axvline(1, color="gray", linewidth=0.8, linestyle=":")  # as trained
+            axis.set_ylim(bottom=0)
+        axis.set_xlabel(TITLES[knob])
+    for axis in axes[:, 0]:
+        axis.legend(fontsize="small")
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=100)
     return data.getvalue()
+
+
+def _line(axis, rows, key, label):
+    """A number over the values of a knob, its interval shaded."""
+    values, low, high = [row["value"] for row in rows], f"{key}/low", f"{key}/high"
+    line, = axis.plot(values, [row[key] for row in rows], marker=".", label=label)
+    axis.fill_between(values, [row[low] for row in rows], [row[high] for row in rows], alpha=0.2,
+                      color=line.get_color())
 
 
 def define_own_flags() -> None:
