@@ -63,9 +63,13 @@ def test_the_page_of_a_server(demo_root, served, run):
         assert np.abs(frame.astype(int) - there).max() <= 1  # other batches round otherwise
     blocks = page.build().blocks.values()
     labels = {getattr(block, "label", None) for block in blocks if block.visible}
-    assert page.nearest is None and not labels & {"Truncation", "Nearest training pictures"}
+    sliders = {label for label, _ in pages.SLIDERS.values()}
+    assert page.nearest is None and not labels & {*sliders, "Nearest training pictures"}
+    shown = {getattr(block, "label", None) for block in local.build().blocks.values()
+             if block.visible}
+    assert len(shown & sliders) == {"both": 3, "silent": 1}[run]  # those that turn something
     assert "not on the server" in page.notes[0]
-    with pytest.raises(UserError, match="scales its noise as it was exported"):
+    with pytest.raises(UserError, match="draws as it was exported"):
         page.draw("cab", 0, 1, 0.5)
 
 
