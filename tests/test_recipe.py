@@ -145,8 +145,8 @@ def test_the_penalty_is_the_slope_by_differences(tiny):
 
     squared = []
     for pair in pairs:
-        steps = 1e-2 * np.eye(len(pair))
-        squared.append(np.sum(((judge(pair + steps) - judge(pair - steps)) / 2e-2) ** 2))
+        steps = 1e-3 * np.eye(len(pair))  # few kinks of leaky ReLU are crossed
+        squared.append(np.sum(((judge(pair + steps) - judge(pair - steps)) / 2e-3) ** 2))
     assert float(parts["loss/ma_gp"]) == pytest.approx(np.mean(np.power(squared, 3)), rel=0.02)
 
 
