@@ -17,7 +17,7 @@ from PIL import Image
 from stackgan_tf import images
 from stackgan_tf.attribute_judge import Judge, targets
 from stackgan_tf.drawings import Drawings
-from stackgan_tf.evaluation import read_config
+from stackgan_tf.evaluation import data_config
 from stackgan_tf.flower_drawing import ATTRIBUTES
 from stackgan_tf.generate import Generator
 
@@ -70,7 +70,7 @@ def first_column(path, side, padding=2):
 def failures(o):
     """Pictures that show all that their captions name, then others, with what is wrong."""
     generator = Generator(o.checkpoint_dir, o.run)
-    config = read_config(generator, int(generator.saved.outputs["images"].shape[1]), "")
+    config = data_config(generator, int(generator.saved.outputs["images"].shape[1]), "")
     drawings = Drawings(generator, o.checkpoint_dir, config, "test", 0)
     judge = Judge(o.checkpoint_dir, config.data_dir, config.crop_margin)
     right, wrong = [], []

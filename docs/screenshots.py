@@ -3,7 +3,7 @@
     python docs/screenshots.py --logdir=checkpoints
 
 Starts tensorboard on a free port, opens one page after the other in headless Chromium, and writes
-docs/tensorboard_<page>.png. A quarter of a minute.
+docs/tensorboard_<page>.png.
 """
 
 import os

@@ -5,7 +5,6 @@
 """
 
 import functools
-import math
 import numbers
 import re
 from collections.abc import Sequence
@@ -15,11 +14,13 @@ from PIL import Image
 
 from stackgan_tf.config import Config
 from stackgan_tf.generate import Generator
+from stackgan_tf.knobs import is_value
 from stackgan_tf.run_folder import PARTS, Part
 
 
 def generate(captions: str | Sequence[str] | np.ndarray | None = None, run: str = Config.run, *,
              seed: int = 0, count: int = 1, stage: int | None = None, truncation: float = 1.0,
+             epsilon_scale: float = 1.0, text_strength: float = 1.0,
              checkpoint_dir: str = Config.checkpoint_dir) -> list:
     """Pictures of a caption, each a function of the caption and its seed alone.
 
@@ -33,6 +34,9 @@ def generate(captions: str | Sequence[str] | np.ndarray | None = None, run: str 
         count: pictures of each caption.
         stage: 1 or 2; the highest that is trained if None.
         truncation: what the noise is multiplied by; below 1 pictures vary less.
+        epsilon_scale: the same of the conditioning augmentation's epsilon.
+        text_strength: the caption's embedding is moved so many times as far from the mean of the
+            training captions'; below 1 pictures show less of it, above 1 they exaggerate it.
 
     Returns:
         `count` PIL.Image.Image for one caption or None; for several, a list of such lists.
@@ -40,14 +44,16 @@ def generate(captions: str | Sequence[str] | np.ndarray | None = None, run: str 
     Raises:
         ValueError: a value that cannot be, no such run, or one that cannot draw this; one line.
     """
-    _check(captions, seed, count, stage, truncation)
+    knobs = {"truncation": truncation, "epsilon_scale": epsilon_scale,
+             "text_strength": text_strength}
+    _check(captions, seed, count, stage, knobs)
     generator = _load(checkpoint_dir, run, stage)
     one = captions is None or isinstance(captions, str)
     texts = [captions] if one else list(captions)
     _check_text(generator, captions)
     seeds = [int(seed) + j for j in range(count)]
     made = generator.generate([text for text in texts for _ in seeds], seeds * len(texts),
-                              truncation=truncation)
+                              **knobs)
     pictures = [Image.fromarray(picture) for picture in made]
     rows = [pictures[i * count:(i + 1) * count] for i in range(len(texts))]
     return rows[0] if one else rows
@@ -64,7 +70,7 @@ def _cached(checkpoint_dir, run, stage, exports):
     return Generator(checkpoint_dir, run, stage)
 
 
-def _check(captions, seed, count, stage, truncation):
+def _check(captions, seed, count, stage, knobs):
     for name, value, low in (("seed", seed, -2**63), ("count", count, 1)):
         if not isinstance(value, numbers.Integral) or value < low:
             raise ValueError(f"{name}={value!r} is no whole number of at least {low}.")
@@ -72,8 +78,9 @@ def _check(captions, seed, count, stage, truncation):
         raise ValueError(f"seed={seed} with count={count} goes beyond 2**63 - 1.")
     if stage not in (None, 1, 2):
         raise ValueError(f"stage={stage!r} is unknown; give 1, 2 or None for the highest.")
-    if not isinstance(truncation, numbers.Real) or not 0 <= truncation < math.inf:
-        raise ValueError(f"truncation={truncation!r} is no finite number of at least 0.")
+    for name, value in knobs.items():
+        if not is_value(value):
+            raise ValueError(f"{name}={value!r} is no finite number of at least 0.")
     if isinstance(captions, np.ndarray) and captions.dtype.kind == "f":
         return
     texts = [captions] if isinstance(captions, str) else captions

@@ -22,9 +22,10 @@ def normal_init():
     return keras.initializers.RandomNormal(stddev=0.02)  # DCGAN, kept by StackGAN
 
 
-def conv(filters, kernel_size, strides=1, init=None, name=None):
+def conv(filters, kernel_size, strides=1, init=None, name=None, spectral=False):
     """Convolution without bias, weights N(0, 0.02) unless another initializer is given."""
-    return Conv(filters, kernel_size, strides, padding="same", use_bias=False,
+    kind = SpectralConv if spectral else Conv
+    return kind(filters, kernel_size, strides, padding="same", use_bias=False,
                 kernel_initializer=init or normal_init(), name=name)
 
 
@@ -64,6 +65,47 @@ def convolution_as_product(x, kernel, stride):
     rows = tf.reshape(patches, [-1, patches.shape[-1]])
     y = tf.matmul(rows, tf.reshape(kernel, [-1, kernel.shape[-1]]))
     return tf.reshape(y, [-1, *sizes, kernel.shape[-1]])
+
+
+class SpectralConv(Conv):
+    """Conv by W / sigma(W), sigma the largest singular value of W as (inputs of a place, filters).
+
+    Spectral normalization, Miyato et al. 2018 (arXiv:1802.05957), Sec. 2.1: sigma = |W u|, u by
+    power iteration. keras.layers.SpectralNormalization iterates in each call, so that the pictures
+    of a step would be judged by different networks, and assigns the scaled weights, so that the
+    gradient does not pass through sigma.
+    """
+
+    def build(self, shape):
+        super().build(shape)
+        self.u = self.add_weight(name="u", shape=(self.filters,), initializer="random_normal",
+                                 trainable=False, dtype="float32", autocast=False)
+
+    def power_iteration(self):
+        """One step of u towards the singular vector; the same on every replica."""
+        matrix = tf.stop_gradient(self._matrix())
+        v = tf.math.l2_normalize(tf.linalg.matvec(matrix, self.u.value))
+        u = tf.linalg.matvec(matrix, v, transpose_a=True)
+        self.u.assign(tf.math.l2_normalize(u))
+
+    def sigma(self):
+        """float32 scalar; its gradient is v u^T, that of sigma with u and v held fixed."""
+        image = tf.linalg.matvec(self._matrix(), tf.math.l2_normalize(self.u.value))
+        return tf.tensordot(tf.stop_gradient(tf.math.l2_normalize(image)), image, 1)
+
+    def _matrix(self):
+        return tf.cast(tf.reshape(self.kernel, [-1, self.filters]), tf.float32)
+
+    def call(self, x):
+        # the map is divided and not the weights: where they are many, maps are small
+        return super().call(x) / tf.cast(self.sigma(), self.compute_dtype)
+
+
+def power_iterations(network):
+    """Moves the u of every SpectralConv of a network by one step."""
+    for layer in network._flatten_layers():
+        if isinstance(layer, SpectralConv):
+            layer.power_iteration()
 
 
 def text_dense(units, name=None, dtype=None):
@@ -243,19 +285,21 @@ class ConvNorm(keras.layers.Layer):
     """Convolution, normalization, activation.
 
     Args:
-        norm: "batch"; "none", a bias instead, for nets that have no normalization at all; or
-            None, neither, for the single layers that the paper leaves without.
+        norm: "batch"; "none", a bias instead, for nets that have no normalization at all;
+            "spectral", of the weights, and a bias; or None, neither, for the single layers that
+            the paper leaves without.
     """
 
     def __init__(self, filters, kernel_size, strides=1, activation=tf.nn.relu, norm="batch",
                  name=None):
         super().__init__(name=name)
+        has_bias = norm in ("none", "spectral")
         # Without any normalization the scale of the weights counts.
-        self.conv = conv(filters, kernel_size, strides, "he_normal" if norm == "none" else None,
-                         name="conv")
+        self.conv = conv(filters, kernel_size, strides, "he_normal" if has_bias else None,
+                         name="conv", spectral=norm == "spectral")
         self.norm = BatchNorm(name="norm") if norm == "batch" else None
         self.bias = None
-        if norm == "none":
+        if has_bias:
             self.bias = self.add_weight(name="bias", shape=(filters,), initializer="zeros")
         self.activation = activation
 
@@ -325,10 +369,15 @@ class DiscriminatorTrunk(keras.layers.Layer):
 
     64x64: Df, 2Df, 4Df, 8Df (Stage-I). 256x256: Df ... 32Df, then 3x3 to 16Df and 8Df
     (Stage-II). The first convolution has no batch norm.
+
+    Args:
+        norm: of ConvNorm.
+        minibatch_std: size of the groups of `append_spread`; 0 leaves its map out.
     """
 
-    def __init__(self, image_size, width, norm="batch", name=None):
+    def __init__(self, image_size, width, norm="batch", minibatch_std=0, name=None):
         super().__init__(name=name)
+        self.minibatch_std = minibatch_std
         halvings = image_size.bit_length() - 3
         first = None if norm == "batch" else norm
         self.down = [ConvNorm(width * 2**i, 4, 2, leaky, norm if i else first, name=f"down_{i}")
@@ -340,7 +389,26 @@ class DiscriminatorTrunk(keras.layers.Layer):
         x = images
         for layer in self.down + self.narrow:
             x = layer(x, training=training)
-        return x
+        return append_spread(x, self.minibatch_std) if self.minibatch_std else x
+
+
+def append_spread(x, group):
+    """Appends a map that says how different the pictures of a group are: (B, H, W, C) ->
+    (B, H, W, C + 1).
+
+    Minibatch standard deviation, Karras et al. 2018 (arXiv:1710.10196), Sec. 3, over groups as in
+    StyleGAN: the standard deviation of each number over the group, averaged over all numbers.
+
+    Args:
+        group: pictures of a group; B must be a multiple, or smaller.
+    """
+    count = tf.minimum(group, tf.shape(x)[0])
+    groups = tf.reshape(tf.cast(x, tf.float32), [count, -1, *x.shape[1:]])
+    # 1e-8: a root has no gradient at 0
+    spread = tf.sqrt(tf.math.reduce_variance(groups, 0) + 1e-8)
+    spread = tf.tile(tf.reduce_mean(spread, [1, 2, 3]), [count])  # picture i is of group i mod B/G
+    spread = tf.broadcast_to(spread[:, None, None, None], tf.shape(x[..., :1]))
+    return tf.concat([x, tf.cast(spread, x.dtype)], -1)
 
 
 class MatchingHead(keras.layers.Layer):
@@ -348,22 +416,37 @@ class MatchingHead(keras.layers.Layer):
 
     The caption goes through this head's own layer, which learns with the discriminator:
     feeding the generator's detached mean instead costs most of the text alignment.
+
+    Args:
+        text_dim: what the caption becomes beside the map.
+        projection: the caption is not put beside the map; what its layer gives is multiplied with
+            the map's mean over all places, and the product added to the logit (Miyato & Koyama
+            2018, arXiv:1802.05637, eq. 3). Divided by the root of the channels, as in StyleGAN2,
+            it begins near 1 at all sizes.
     """
 
-    def __init__(self, width, text_dim, norm="batch", name=None):
+    def __init__(self, width, text_dim, norm="batch", projection=False, name=None):
         super().__init__(name=name)
         self.text = self.joint = None
+        self.projection = projection
         if text_dim:
-            self.text = text_dense(text_dim, name="text")
+            self.text = text_dense(8 * width if projection else text_dim, name="text")
             self.joint = ConvNorm(8 * width, 1, 1, leaky, norm, name="joint")
         # no padding: 4x4 becomes one number
-        self.logit = keras.layers.Conv2D(1, 4, 4, padding="valid", use_bias=False,
-                                         kernel_initializer=normal_init(), dtype="float32",
-                                         name="logit")
+        kind = SpectralConv if norm == "spectral" else keras.layers.Conv2D
+        self.logit = kind(1, 4, 4, padding="valid", use_bias=False,
+                          kernel_initializer=normal_init(), dtype="float32", name="logit")
 
     def call(self, features, embeddings=None, training=False):
-        x = features
-        if self.text is not None:
+        if self.text is None:
+            return tf.reshape(self.logit(features), [-1])
+        if not self.projection:
             text = replicate(leaky(self.text(embeddings)), 4)
-            x = self.joint(tf.concat([x, text], -1), training=training)
-        return tf.reshape(self.logit(x), [-1])
+            features = tf.concat([features, text], -1)
+        x = self.joint(features, training=training)
+        logits = tf.reshape(self.logit(x), [-1])
+        if self.projection:
+            pooled = tf.reduce_mean(tf.cast(x, tf.float32), [1, 2])
+            text = tf.cast(self.text(embeddings), tf.float32)
+            logits += tf.reduce_sum(pooled * text, -1) / float(x.shape[-1]) ** 0.5
+        return logits

@@ -18,6 +18,7 @@ from stackgan_tf import blocks, datasets, devices, stage1, stage2
 from stackgan_tf.adam import FusedAdam
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.datasets import folder, prepared
+from stackgan_tf.messages import reason
 from stackgan_tf.pipeline import Batches, Examples
 from stackgan_tf.stackgan import StackGAN
 from stackgan_tf.stream import Stream
@@ -29,7 +30,7 @@ def load_batches(config: Config, worker: int = 0, workers: int = 1) -> Batches |
     """The training batches of a stage, from memory or, of a large prepared set, streamed; the rows
     of one of several workers."""
     stream = open_stream(config, config.batch_size, config.captions_per_embedding, worker, workers)
-    return stream or Batches(load_examples(config, "train"), config.image_size, config.batch_size,
+    return stream or Batches(load_training(config), config.image_size, config.batch_size,
                              config.seed, config.captions_per_embedding, config.mismatch_candidates,
                              worker, workers)
 
@@ -50,6 +51,10 @@ def open_stream(config: Config, batch_size: int, captions_per_embedding: int, wo
     kept = len(train) * config.load_size**2 * 3 + train.captions * config.embedding_dim * 4
     if kept <= config.memory_gb * 2**30:
         return None
+    if config.shuffle_captions:
+        raise UserError(f"--shuffle_captions is for sets in memory; this one takes "
+                        f"{kept / 2**30:.1f} GB, so give a larger --memory_gb than "
+                        f"{config.memory_gb:g}.")
     if config.mismatch_candidates > 1:
         print("streamed: wrong captions are of any other class (--mismatch_candidates is for sets "
               "in memory)", flush=True)
@@ -63,6 +68,14 @@ def load_examples(config: Config, split: str, most: int | None = None) -> Exampl
     with plain_errors(config):
         _check_room(config, most)
         return Examples(itertools.islice(_elements(config, split), most), config.load_size)
+
+
+def load_training(config: Config) -> Examples:
+    """What is trained on: the split "train", with --shuffle_captions under others' captions."""
+    examples = load_examples(config, "train")
+    if config.shuffle_captions:
+        examples.shuffle_captions(config.seed)
+    return examples
 
 
 def load_elements(config: Config, split: str) -> Iterator[dict]:
@@ -100,16 +113,8 @@ def plain_errors(config: Config):
         raise UserError(str(error)) from error
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"--dataset={config.dataset} --data_dir={config.data_dir!r}: "
-                        f"{_reason(error)}; give a --data_dir with room that can be read and "
+                        f"{reason(error)}; give a --data_dir with room that can be read and "
                         "written.") from error
-
-
-def _reason(error):
-    """The first line of an OSError or OpError, with the file it names."""
-    if getattr(error, "strerror", None):
-        named = f" ({str(error.filename)[:200]})" if error.filename else ""
-        return error.strerror + named
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def embedding_dim(config: Config) -> int:
@@ -246,20 +251,23 @@ def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, 
     keras.config.set_dtype_policy(devices.precision(config))
     dims = latent_dims(config, frozen_stage1)
     text_dim = config.condition_dim if config.embedding_dim else 0
+    options = {"norm": config.discriminator_norm, "minibatch_std": config.minibatch_std,
+               "projection": config.text_in_discriminator == "projection"}
     if config.stage == 1:
         discriminator = stage1.Stage1Discriminator(config.image_size, config.discriminator_width,
-                                                   text_dim, config.discriminator_norm)
+                                                   text_dim, **options)
     else:
         discriminator = stage2.Stage2Discriminator(
             config.image_size, config.discriminator_width, text_dim, config.unconditional_head,
-            config.discriminator_norm)
+            **options)
     generator, ema_generator = (_generator(config, frozen_stage1) for _ in range(2))
     _build(config, dims, frozen_stage1, [generator, ema_generator], discriminator)
     for average, value in zip(ema_generator.variables, generator.variables, strict=True):
         average.assign(value)
     game = StackGAN(generator, discriminator, dims, config.loss,
                     config.kl_weight if config.conditioning_augmentation else 0.0, frozen_stage1,
-                    config.r1_weight, config.r1_every, config.sketch_weight)
+                    config.r1_weight, config.r1_every, config.ma_gp_weight,
+                    tuple(filter(None, config.diff_augment.split(","))), config.sketch_weight)
     return game, ema_generator
 
 

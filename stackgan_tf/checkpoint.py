@@ -18,12 +18,14 @@ import tensorflow as tf
 
 from stackgan_tf import build
 from stackgan_tf.config import REPLACED, Config, UserError
+from stackgan_tf.messages import reason
 
 log = logging.getLogger(__name__)
 
 # SavedModel's folder for anything that is not part of the graph
 _STEP_FILE = os.path.join("assets.extra", "step")
 _ENCODER_FILE = os.path.join("assets.extra", "text_encoder.json")
+_MEAN_FILE = os.path.join("assets.extra", "text_mean.json")
 
 # What TF raises on a checkpoint with flipped, cut off or missing bytes, tried one by one.
 UNREADABLE = (tf.errors.OpError, LookupError, ValueError, TypeError, AttributeError, OSError)
@@ -82,7 +84,7 @@ class Checkpoints:
         except (OSError, tf.errors.OpError) as error:
             _remove(temporary)
             raise UserError(f"checkpoint {self._folder(step)} could not be written: "
-                            f"{_reason(error)}{self._missing()}; the last complete one is of step "
+                            f"{reason(error)}{self._missing()}; the last complete one is of step "
                             f"{max(self.steps(), default=0)}. Make room and run the same command "
                             "again to go on from there.") from error
 
@@ -127,7 +129,7 @@ class Checkpoints:
             try:
                 self._read(step)
             except UNREADABLE as error:
-                reasons.append(_reason(error))
+                reasons.append(reason(error))
                 log.warning("checkpoint %s cannot be read (%s); trying the one before it.",
                             self._folder(step), reasons[-1])
             else:
@@ -145,7 +147,7 @@ class Checkpoints:
             self._read(step)
         except UNREADABLE as error:
             raise UserError(f"{self._folder(step)}, the checkpoint that the chief goes on from, "
-                            f"cannot be read here ({_reason(error)}); give a --checkpoint_dir that "
+                            f"cannot be read here ({reason(error)}); give a --checkpoint_dir that "
                             "all machines share.") from error
 
     def _put_aside(self, folder):
@@ -154,7 +156,7 @@ class Checkpoints:
             _remove(folder + ".bad")
             tf.io.gfile.rename(folder, folder + ".bad")
         except (OSError, tf.errors.OpError) as error:
-            log.warning("%s could not be renamed (%s); remove it.", folder, _reason(error))
+            log.warning("%s could not be renamed (%s); remove it.", folder, reason(error))
 
     def _read(self, step):
         folder = self._folder(step)
@@ -182,13 +184,6 @@ def _crc32(folder, card):
 
 def _name(variable):
     return getattr(variable, "path", variable.name)
-
-
-def _reason(error):
-    """The first line of an error, as short as it goes."""
-    text = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
-    text = re.sub(r"\{\{.*?\}\}", "", text).strip()  # TF's name of the graph node
-    return text.splitlines()[0][:400] if text else type(error).__name__
 
 
 def _write_text(path, text):
@@ -232,7 +227,7 @@ def publish(temporary: str, final: str) -> None:
             raise OSError("it is there already")
         tf.io.gfile.rename(temporary, final)
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"{final} could not be made: {_reason(error)}; nothing was written over."
+        raise UserError(f"{final} could not be made: {reason(error)}; nothing was written over."
                         ) from error
     _sync_parent(final)
 
@@ -250,7 +245,7 @@ def copy_directory(source: str, target: str) -> None:
         replace_directory(temporary, target)
     except (OSError, tf.errors.OpError) as error:
         _remove(temporary)
-        raise UserError(f"{source} could not be copied to {target}: {_reason(error)}") from error
+        raise UserError(f"{source} could not be copied to {target}: {reason(error)}") from error
 
 
 def _sync_parent(path):
@@ -278,8 +273,19 @@ def encoder_fingerprint(path: str) -> list[float] | None:
         return None
 
 
+def text_mean(path: str) -> np.ndarray | None:
+    """The mean embedding of the captions that the stage at `path` was trained with, float32
+    (dim,); None if not known."""
+    try:
+        with tf.io.gfile.GFile(os.path.join(path, _MEAN_FILE)) as file:
+            mean = np.array(json.load(file)["mean"], np.float32)
+            return mean if mean.ndim == 1 and np.isfinite(mean).all() else None
+    except (OSError, ValueError, LookupError, TypeError, tf.errors.OpError):
+        return None
+
+
 def export(path: str, parts: list, endpoints: dict, step: int | None = None,
-           fingerprint: list[float] | None = None) -> None:
+           fingerprint: list[float] | None = None, text_mean: np.ndarray | None = None) -> None:
     """Writes a SavedModel that C++ can load too, over an older one at `path`.
 
     Args:
@@ -289,6 +295,7 @@ def export(path: str, parts: list, endpoints: dict, step: int | None = None,
             `serving_default`.
         step: the training step, kept beside it for `exported_step`.
         fingerprint: the text encoder's, kept beside it for `encoder_fingerprint`.
+        text_mean: likewise for the function `text_mean`, float (dim,).
 
     `tf.saved_model.save` of anything that holds a Keras 3 model loads in Python and fails in every
     C++ loader, TF Serving included; Keras's ExportArchive does not.
@@ -308,10 +315,13 @@ def export(path: str, parts: list, endpoints: dict, step: int | None = None,
         if fingerprint is not None:
             _write_text(os.path.join(temporary, _ENCODER_FILE),
                         json.dumps({"fingerprint": fingerprint}))
+        if text_mean is not None:
+            _write_text(os.path.join(temporary, _MEAN_FILE),
+                        json.dumps({"mean": np.asarray(text_mean, np.float32).tolist()}))
         replace_directory(temporary, path)
     except (OSError, tf.errors.OpError) as error:
         _remove(temporary)
-        raise UserError(f"SavedModel {path} could not be written: {_reason(error)}; "
+        raise UserError(f"SavedModel {path} could not be written: {reason(error)}; "
                         "the one before it, if any, is untouched.") from error
 
 
@@ -329,7 +339,8 @@ class StageExport:
         self.config, self.gan, self._copy = config, gan, None
 
     def write(self, path: str, generator, step: int | None = None,
-              fingerprint: list[float] | None = None) -> None:
+              fingerprint: list[float] | None = None, text_mean: np.ndarray | None = None
+              ) -> None:
         """Exports `generator`, the moving average for instance, as `export` does."""
         gan, text = self.gan, self.config.embedding_dim
         self._copy = build.for_inference(self.config, generator, gan.stage1, self._copy)
@@ -346,4 +357,4 @@ class StageExport:
         if gan.stage1 is not None:
             parts.append(gan.stage1.loaded)
             endpoints["stage1"] = (lambda inputs: {"images": gan.stage1(inputs)}, [signature])
-        export(path, parts, endpoints, step, fingerprint)
+        export(path, parts, endpoints, step, fingerprint, text_mean)

@@ -17,7 +17,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from stackgan_tf.messages import fail, of_absl, of_system
-from stackgan_tf.presets import PRESETS
+from stackgan_tf.presets import PRESETS, RECIPES
 
 flags.disclaim_key_flags()  # the flags are the command's that asks for them: --help shows them
 
@@ -33,6 +33,7 @@ class Config:
     # the run
     stage: int = 1  # 1 trains the 64x64 sketch, 2 the picture on top of it
     preset: str = "drawn_flowers"  # named settings, see presets.py; flags override them
+    recipe: str = "preset"  # of the game: the preset's own, paper or modern; see presets.py
     run: str = "default"  # name of the run's folder
     checkpoint_dir: str = "checkpoints"  # folder of all runs
     seed: int = 0  # weights, noise and data order follow from it alone
@@ -50,6 +51,7 @@ class Config:
     max_unreadable: int = 10  # folder, reed: so many pictures may be unreadable, not more
     crop_margin: float = 0.1875  # pictures are kept so much larger, then cropped (76/64)
     captions_per_embedding: int = 1  # training embeds the mean of so many captions (TF code: 4)
+    shuffle_captions: bool = False  # control: each picture gets another's, so scores must be chance
     mismatch_candidates: int = 1  # a wrong caption is of the nearest of so many other classes
 
     # text encoder
@@ -69,7 +71,9 @@ class Config:
     condition_dim: int = 128  # c, and the discriminator's own text layer
     generator_width: int = 128  # Gf of the paper's tables
     discriminator_width: int = 64  # Df
-    discriminator_norm: str = "batch"  # batch (the paper) or none
+    discriminator_norm: str = "batch"  # batch (the paper), none, or spectral (of the weights)
+    text_in_discriminator: str = "concat"  # concat (the paper): beside the map; or projection
+    minibatch_std: int = 0  # D sees how different so many pictures are; 0: the paper
     residual_blocks: int = 4  # Stage-II; the paper takes 4 for 256x256 and 2 for 128x128
     conditioning_augmentation: bool = True  # off: c is the mean, no sampling, no KL (ablation)
     condition_log_sigma: float = 0.0  # log sigma of c at first; 0 (paper): as loud as the caption
@@ -85,7 +89,9 @@ class Config:
     kl_weight: float = 2.0  # released code; the paper says 1
     sketch_weight: float = 0.0  # Stage-II: weight of its distance to the sketch, both as 32x32
     r1_weight: float = 0.0  # factor of the R1 gradient penalty on real pictures; 0: the paper
-    r1_every: int = 1  # R1 is taken on each so-manieth picture of the batch: cheaper, as strong
+    ma_gp_weight: float = 0.0  # of the matching-aware penalty on real pairs; 0: paper, 2: DF-GAN
+    r1_every: int = 1  # R1, MA-GP are taken on each so-manieth picture: cheaper, as strong
+    diff_augment: str = ""  # what D sees of pictures: a list of translation,cutout,color; "": paper
     batch_size: int = 64  # pictures a step
     train_steps: int = 0  # steps to train in all; or give --epochs
     epochs: float = 0.0  # passes over the training pictures; or give --train_steps
@@ -119,21 +125,23 @@ class Config:
 
 # What Stage-II takes over from the run's Stage-I unless a flag says otherwise.
 SHARED = (
-    "preset", "seed", "dataset", "data_dir", "image_dir", "captions_dir",
+    "preset", "recipe", "seed", "dataset", "data_dir", "image_dir", "captions_dir",
     "precomputed_embeddings", "images_per_class", "max_unreadable", "memory_gb", "shuffle_buffer",
     "crop_margin", "conditioning_augmentation", "condition_log_sigma", "condition_dim",
-    "captions_per_embedding",
+    "captions_per_embedding", "shuffle_captions",
     "text_encoder", "embedding_dim", "text_encoder_width", "text_encoder_steps",
     "text_encoder_batch_size", "text_encoder_learning_rate", "text_encoder_loss",
     "text_encoder_temperature", "text_encoder_grayscale",
 )
 
 # What a text encoder must have been made with, to be used.
-TEXT_FIELDS = ("dataset", "data_dir", "captions_dir", "images_per_class", "text_encoder",
-               "embedding_dim")
+TEXT_FIELDS = ("dataset", "data_dir", "captions_dir", "images_per_class", "shuffle_captions",
+               "text_encoder", "embedding_dim")
 
 # Ends the name of a SavedModel for the moment in which the next one takes its place.
 REPLACED = ".being-replaced"
+
+POLICIES = ("color", "translation", "cutout")  # of --diff_augment, made in this order
 
 # What may change from one start of a part to the next without changing what is computed.
 FREE = (
@@ -146,7 +154,9 @@ CHOICES = {
     "stage": (1, 2),
     "preset": tuple(PRESETS),
     "text_encoder_loss": ("structured", "contrastive"),
-    "discriminator_norm": ("batch", "none"),
+    "recipe": ("preset", *RECIPES),
+    "discriminator_norm": ("batch", "none", "spectral"),
+    "text_in_discriminator": ("concat", "projection"),
     "loss": ("non_saturating", "least_squares", "wasserstein", "hinge"),
     "learning_rate_schedule": ("exponential", "staircase", "constant"),
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
@@ -168,7 +178,7 @@ BOUNDS = (
     ("generator_width", 4, 4096), ("discriminator_width", 1, 4096), ("residual_blocks", 0, 64),
     ("batch_size", 2, None), ("train_steps", 0, 10**12), ("epochs", 0, 10**6),
     ("kl_weight", 0, None), ("sketch_weight", 0, None), ("r1_weight", 0, None),
-    ("r1_every", 1, None),
+    ("r1_every", 1, None), ("ma_gp_weight", 0, None), ("minibatch_std", 0, None),
     ("discriminator_learning_rate", 0, 1), ("log_steps", 1, None), ("checkpoint_steps", 1, None),
     ("keep_checkpoints", 1, None), ("learning_rate_decay", 1e-6, 1),
     ("learning_rate_decay_steps", 0, 10**12), ("learning_rate_decay_epochs", 0, 10**6),
@@ -213,10 +223,14 @@ def resolve(given: dict[str, Any], shared: dict[str, Any] | None = None) -> Conf
     Raises UserError, with the value and the remedy, for whatever can be seen to be wrong.
     """
     given = {**{k: v for k, v in (shared or {}).items() if k in SHARED}, **given}
-    for name in ("stage", "preset"):
+    for name in ("stage", "preset", "recipe"):
         check_choice(name, given.get(name, getattr(Config, name)))
-    preset = PRESETS[given.get("preset", Config.preset)]
-    values = {**preset[""], **preset[given.get("stage", Config.stage)]}
+    stage, values = given.get("stage", Config.stage), {}
+    for named in (PRESETS[given.get("preset", Config.preset)],
+                  RECIPES.get(given.get("recipe", Config.recipe), {})):
+        values |= {**named.get("", {}), **named.get(stage, {})}
+    if not {**values, **given}.get("embedding_dim", Config.embedding_dim):
+        values.pop("text_in_discriminator", None)  # a recipe's; there is none
     for one, other in (("train_steps", "epochs"), ("epochs", "train_steps"),
                        ("learning_rate_decay_epochs", "learning_rate_decay_steps")):
         if given.get(one):
@@ -256,6 +270,7 @@ def validate(config: Config) -> None:
         raise UserError(f"--train_steps={config.train_steps} and --epochs={config.epochs}: "
                         "give exactly one of them, above 0.")
     _validate_sizes(config)
+    _validate_discriminator(config)
 
 
 def check_run(run: str, flag: str = "--run") -> None:
@@ -278,23 +293,41 @@ def _validate_sizes(config):
     if config.stage == 2 and config.generator_width % 4:
         raise UserError(f"--generator_width={config.generator_width} must be a multiple of 4 in "
                         "stage 2.")
-    if config.r1_weight and config.discriminator_norm == "batch":
-        raise UserError(f"--r1_weight={config.r1_weight} penalizes each picture's own gradient, "
-                        "which batch norm mixes up; add --discriminator_norm=none.")
     for name in ("stage1", "text_once", "unconditional_head", "add_to_sketch", "sketch_weight"):
         if config.stage == 1 and getattr(config, name):
             raise UserError(f"--{name}={getattr(config, name)} is for --stage=2 only; leave it "
                             "out.")
-    if config.r1_weight and config.precision == "mixed_float16":
-        raise UserError(f"--r1_weight={config.r1_weight} needs gradients that float16 rounds to 0; "
-                        "take --precision=mixed_bfloat16 or float32.")
     if config.relu_condition and (not config.embedding_dim or config.text_once):
         without = "--text_once" if config.text_once else "--embedding_dim=0"
         raise UserError(f"--relu_condition has no use with {without}, where this generator reads "
                         "no caption; leave one out.")
+    if not config.embedding_dim and config.shuffle_captions:
+        raise UserError("--shuffle_captions has no use with --embedding_dim=0, which trains "
+                        "without text; leave one out.")
     if not config.embedding_dim and config.text_encoder:
         raise UserError(f"--text_encoder={config.text_encoder} has no use with "
                         "--embedding_dim=0, which trains without text; leave one out.")
+
+
+def _validate_discriminator(config):
+    for name in ("r1_weight", "ma_gp_weight"):
+        value = getattr(config, name)
+        if value and config.discriminator_norm == "batch":
+            raise UserError(f"--{name}={value} penalizes each picture's own gradient, which batch "
+                            "norm mixes up; add --discriminator_norm=none.")
+        if value and config.precision == "mixed_float16":
+            raise UserError(f"--{name}={value} needs gradients that float16 rounds to 0; take "
+                            "--precision=mixed_bfloat16 or float32.")
+    if config.minibatch_std == 1:
+        raise UserError("--minibatch_std=1 compares each picture with itself; give 4, or 0 to "
+                        "leave it out.")
+    if config.text_in_discriminator == "projection" and not config.embedding_dim:
+        raise UserError("--text_in_discriminator=projection has no use with --embedding_dim=0, "
+                        "which trains without text; leave one out.")
+    named = config.diff_augment.split(",")
+    if config.diff_augment and (set(named) - set(POLICIES) or len(set(named)) < len(named)):
+        raise UserError(f"--diff_augment={config.diff_augment} is no list of "
+                        f"{', '.join(POLICIES)}, each at most once; give translation,cutout.")
 
 
 def to_flags(config: Config) -> list[str]:

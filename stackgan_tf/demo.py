@@ -52,12 +52,12 @@ def of_server(address: str, examples: Sequence[str] = ()):
     """The Page of a served model; nothing here imports TensorFlow."""
     generator = ServedGenerator(address)
     from stackgan_tf.page import Page  # Gradio takes seconds, mistakes need not
-    notes = ["The noise is scaled as the model was exported. The training pictures are not on the "
-             "server; the page of the run itself (--run) shows those that are nearest."]
+    notes = ["Noise and captions are as strong as in the export. The training pictures are not on "
+             "the server; the page of the run itself (--run) shows those that are nearest."]
     if not generator.walks:
         notes.append("This model does not serve its latents, which the latent walk needs: export "
                      "the run again.")
-    return Page(generator, examples, truncation=False, walks=generator.walks, notes=notes)
+    return Page(generator, examples, walks=generator.walks, notes=notes)
 
 
 def of_run(checkpoint_dir: str, run: str, examples: Sequence[str] = (),

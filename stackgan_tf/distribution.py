@@ -10,6 +10,7 @@ that is written; the others only train. They must see the same --checkpoint_dir.
 
 import contextlib
 import json
+import math
 import os
 import re
 import sys
@@ -21,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf.config import Config, UserError, check_choice, to_flags
+from stackgan_tf.messages import reason
 
 # What TensorFlow raises in a worker when another one has gone.
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
@@ -33,12 +35,15 @@ def start(kind: str, tpu: str) -> "Cluster":
     of TensorFlow runs; they wait for each other here."""
     kind = choose(kind, tpu)
     if kind == "multi_worker":
-        return _workers(*read_tf_config())
+        worker, addresses = read_tf_config()
+        if len(addresses) > 1:
+            return _workers(worker, addresses)
     if kind == "tpu":
         return Cluster(_tpu(tpu or os.environ.get("TPU_NAME") or "local"))
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if kind == "mirrored" and len(devices) > 1:
-        return Cluster(tf.distribute.MirroredStrategy([device.name for device in devices]))
+    if kind != "none":  # one machine
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        if len(devices) > 1:
+            return Cluster(tf.distribute.MirroredStrategy([device.name for device in devices]))
     return Cluster()
 
 
@@ -94,9 +99,9 @@ def _workers(worker, addresses):
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
-        raise UserError(f"{place} cannot start at {addresses[worker]}: "
-                        f"{str(error).splitlines()[0][:300]}; is the port free, and have all "
-                        "machines the same cluster in TF_CONFIG?") from error
+        raise UserError(f"{place} cannot start at {addresses[worker]}: {reason(error)}; is the "
+                        "port free, and have all machines the same cluster in TF_CONFIG?"
+                        ) from error
     return Cluster(strategy, worker, len(addresses))
 
 
@@ -105,9 +110,9 @@ def _tpu(name):
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(name)
         return tf.distribute.TPUStrategy(resolver)
     except (tf.errors.OpError, OSError, RuntimeError, ValueError, ImportError) as error:
-        raise UserError(f"the TPU {name!r} cannot be used: {str(error).splitlines()[0][:300]}; on "
-                        "a TPU VM run pip install tensorflow-tpu, elsewhere give --tpu=NAME, or "
-                        "leave out --distribute=tpu.") from error
+        raise UserError(f"the TPU {name!r} cannot be used: {reason(error)}; on a TPU VM run pip "
+                        "install tensorflow-tpu, elsewhere give --tpu=NAME, or leave out "
+                        "--distribute=tpu.") from error
 
 
 class Cluster:
@@ -147,6 +152,7 @@ class Cluster:
             fits = max(self.replicas, config.batch_size - config.batch_size % self.replicas)
             raise UserError(f"--batch_size={config.batch_size} is not divisible by the "
                             f"{self.replicas} devices in use; try {fits}.")
+        self._check_groups(config)
         if config.precision == "mixed_float16" and not self.is_plain:
             # each replica would keep a loss scale of its own (Keras 3.15)
             raise UserError("--precision=mixed_float16 trains on one GPU only, and "
@@ -161,6 +167,20 @@ class Cluster:
         if config.steps_per_call > 1 and self.feeds_from_here:
             raise UserError(f"--steps_per_call={config.steps_per_call}: a TPU pod gets each step's "
                             "batch from this machine; leave it out.")
+
+    def _check_groups(self, config):
+        """UserError if a device's real pictures, those with a penalty and those without, cannot be
+        cut into the groups of --minibatch_std."""
+        rows, group = config.batch_size // self.replicas, config.minibatch_std
+        penalty = config.r1_weight or config.ma_gp_weight
+        some = -(-rows // config.r1_every) if penalty else rows
+        if group and (some % group or rows % group):
+            parts = f"{some} and {rows - some}" if rows > some else f"{rows}"
+            why = f", cut in two by --r1_every={config.r1_every}," if rows > some else ""
+            fits = math.gcd(some, rows)
+            raise UserError(f"--minibatch_std={group} does not divide the {parts} pictures of a "
+                            f"device{why} at --batch_size={config.batch_size}; "
+                            + (f"try {fits}." if fits > 1 else "take another --batch_size, or 0."))
 
     def jit_compile(self, wanted: bool) -> bool:
         """Whether the step is to be compiled: a TPU does so by itself, and several devices of
@@ -205,6 +225,13 @@ class Cluster:
             raise UserError(f"the workers differ in {', '.join(odd)}; start all of them with the "
                             "same command, on machines alike.")
 
+    def expect_same(self, number: int, what: str) -> None:
+        """UserError unless all workers have the same number of something."""
+        numbers = self.gather([number])[:, 0].tolist()
+        if len(set(numbers)) > 1:
+            raise UserError(f"the workers do not have the same data: {numbers} {what}, from worker "
+                            "0 on; give all machines the same --data_dir.")
+
     def expect_shared(self, path: str) -> None:
         """UserError if a file that the chief has written is not there for this worker."""
         if self.is_chief:
@@ -236,8 +263,8 @@ class Cluster:
                 self.gather([0])
             except GONE as error:
                 _end(f"error: {place} stops, since another one has ended or cannot be reached "
-                     f"({_reason(error)}); what happened, that one has said. The same command on "
-                     "all of them goes on from the last checkpoint.")
+                     f"({_first_cause(error)}); what happened, that one has said. The same command "
+                     "on all of them goes on from the last checkpoint.")
             except UserError as error:
                 _end(f"error: {error}")
             except BaseException:
@@ -276,7 +303,7 @@ def _end(words):
     os._exit(1)
 
 
-def _reason(error):
+def _first_cause(error):
     """The first line of what went wrong first."""
     found = re.search(r"aborted by: (.+)", error.message or "")
     return (found[1] if found else str(error.message).strip().splitlines()[-1])[:200]

@@ -5,6 +5,7 @@ first caption comes before one's second; behind the last caption it begins again
 So 30,000 pictures begin with the same 1,000 that --count=1000 draws.
 """
 
+import copy
 import hashlib
 import os
 
@@ -13,6 +14,7 @@ import numpy as np
 from stackgan_tf import build
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.generate import Generator
+from stackgan_tf.knobs import Knobs
 from stackgan_tf.pipeline import center_crop
 from stackgan_tf.readings import collect, remove_others
 
@@ -44,11 +46,13 @@ class Drawings:
         examples: the split, a pipeline.Examples.
         pictures, places: int (C,), of which picture and its which caption the C captions are, in
             the order in which they are drawn; empty without text.
+        knobs: of the generator, fields of knobs.Knobs.
     """
 
     def __init__(self, generator: Generator, checkpoint_dir: str, config: Config, split: str,
                  seed: int):
         self.generator, self.seed, self.size = generator, seed, config.image_size
+        self.knobs = {}
         self.examples, self.split = _load(config, split)
         numbers = [len(row) for row in self.examples.captions]
         if generator.text and not generator.embeds:
@@ -70,6 +74,13 @@ class Drawings:
         remove_others(parent, weights)  # or each evaluation in the course of a training would stay
         self._fake_folder = os.path.join(parent, f"{weights}-{self.split}-{digest}-seed{seed}")
 
+    def turned(self, **knobs: float) -> "Drawings":
+        """The same captions and noises, drawn with the knobs at these values."""
+        other = copy.copy(self)
+        other.knobs = Knobs(**knobs).turned()
+        other._fake_folder += "".join(f"-{name}{value!r}" for name, value in other.knobs.items())
+        return other
+
     def __len__(self):
         """Real pictures that are compared."""
         return min(len(self.examples.captions), MOST_REAL)
@@ -90,20 +101,23 @@ class Drawings:
         def make(first, last):
             seeds = [(self.seed << 32) + i for i in range(first, last)]
             texts = self.texts(self.rows(count)[first:last]) if self.generator.text else None
-            return self.generator.generate(texts, seeds)
+            return self.generator.generate(texts, seeds, **self.knobs)
 
-        return collect(self._fake_folder, count, make, readers,
-                       f"stage {self.generator.stage} pictures")
+        return collect(self._fake_folder, count, make, readers, self._what())
 
     def of_each_caption(self, captions: int, each: int, readers) -> dict:
         """Likewise of `each` pictures of the first `captions` captions, those of one in a row."""
         def make(first, last):
             rows = np.arange(first, last) // each
             seeds = [(self.seed << 32) + 2**31 + i for i in range(first, last)]  # none of above
-            return self.generator.generate(self.texts(rows), seeds)
+            return self.generator.generate(self.texts(rows), seeds, **self.knobs)
 
         return collect(f"{self._fake_folder}-each{each}", captions * each, make, readers,
-                       f"stage {self.generator.stage} pictures, {each} of each caption")
+                       f"{self._what()}, {each} of each caption")
+
+    def _what(self):
+        knobs = "".join(f" at {name} {value:g}" for name, value in self.knobs.items())
+        return f"stage {self.generator.stage} pictures{knobs}"
 
     def of_real(self, readers) -> dict:
         """Likewise of the real pictures' centers, in the order of the data."""

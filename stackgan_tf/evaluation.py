@@ -48,12 +48,25 @@ def evaluate(checkpoint_dir: str, run: str, stage: int | None = None, judge: Jud
 
     Raises UserError if a metric cannot be had, before anything is drawn.
     """
-    o = Options(**options)
     generator = Generator(checkpoint_dir, run, stage)
+    scores = prepare(generator, checkpoint_dir, Options(**options), judge)
+    scores.draw()
+    records = []
+    for name in scores.names:
+        record = record_of(scores, name)
+        score_report.append_line(generator.part.metrics, record)
+        records.append(record)
+    _show(generator.part, records)
+    return records
+
+
+def prepare(generator: Generator, checkpoint_dir: str, o: Options, judge: Judge | None = None
+            ) -> Scores:
+    """All that the scores of a stage need, before anything is drawn; as `evaluate`."""
     refuse_unwritable(generator.part.path)
     size = o.size or int(generator.saved.outputs["images"].shape[1])
-    config = read_config(generator, size, o.data_dir)
-    text = Part(checkpoint_dir, run, "text_encoder")
+    config = data_config(generator, size, o.data_dir)
+    text = Part(checkpoint_dir, generator.run, "text_encoder")
     names = choose(generator, text, config, o)
     network = space = None
     if {*names} & {*OF_NETWORK}:
@@ -65,19 +78,16 @@ def evaluate(checkpoint_dir: str, run: str, stage: int | None = None, judge: Jud
         judge = Judge(checkpoint_dir, config.data_dir, config.crop_margin)
     drawings = Drawings(generator, checkpoint_dir, config, o.split, o.seed)
     step = checkpoint.exported_step(generator.part.saved_model)
-    scores = Scores(drawings, names, o.count, o.seed, network, space, judge, step)
-    scores.draw()
-    records = []
-    for name in names:
-        try:
-            record = scores.record(name)
-        except ValueError as error:
-            raise UserError(f"--metrics={name}: {str(error).rstrip('.')}; give a larger --count "
-                            f"than {o.count}, or leave it out.") from error
-        score_report.append_line(generator.part.metrics, record)
-        records.append(record)
-    _show(generator.part, records)
-    return records
+    return Scores(drawings, names, o.count, o.seed, network, space, judge, step)
+
+
+def record_of(scores: Scores, name: str) -> dict:
+    """One metric's numbers; UserError for too few pictures."""
+    try:
+        return scores.record(name)
+    except ValueError as error:
+        raise UserError(f"--metrics={name}: {str(error).rstrip('.')}; give a larger --count than "
+                        f"{scores.count}, or leave it out.") from error
 
 
 def _show(part, records):
@@ -88,17 +98,13 @@ def _show(part, records):
         print(f"{path} is not drawn; that needs: {INSTALL}", flush=True)
 
 
-def read_config(generator: Generator, size: int, data_dir: str) -> Config:
+def data_config(generator: Generator, size: int, data_dir: str) -> Config:
     """The run's data settings, with pictures at `size` and where `data_dir` says, if anything."""
-    stored = generator.part.read_config() or {}
-    if "dataset" not in stored:
+    config = generator.part.config("dataset")
+    if config is None:
         raise UserError(f"{generator.part.path} has no config.json that names its data set, so "
                         "there is nothing to compare with.")
-    fields = {field.name for field in dataclasses.fields(Config)}
-    known = {name: value for name, value in stored.items() if name in fields}
-    if data_dir:
-        known["data_dir"] = data_dir
-    return Config(**{**known, "image_size": size})
+    return dataclasses.replace(config, image_size=size, data_dir=data_dir or config.data_dir)
 
 
 def choose(generator: Generator, text: Part, config: Config, o: Options) -> list[str]:

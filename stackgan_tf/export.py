@@ -21,9 +21,11 @@ the embeddings of its data, embeddings [N, dim] take the place of captions; wher
 without text they are left out, and from_embeddings is called from_noise.
 
 A picture is a function of its caption and seed alone, in whatever batch it is drawn, and shows
-what `sample` draws on the same machine: picture i of --seed=s has the seed s + i.
+what `sample` draws on the same machine: picture i of --seed=s has the seed s + i. --truncation,
+--epsilon_scale and --text_strength are fixed here; `embed` and `latents` hold them.
 """
 
+import dataclasses
 import os
 from collections.abc import Callable
 
@@ -33,6 +35,8 @@ from absl import flags
 from stackgan_tf import build, checkpoint, latents
 from stackgan_tf.config import Config, UserError, define_flags, given_flags, run_cli
 from stackgan_tf.generate import BATCH_SIZE, Generator, encode_png
+from stackgan_tf.knobs import HELP, NAMES, Knobs, is_value
+from stackgan_tf.messages import reason
 from stackgan_tf.run_folder import Part, refuse_unwritable
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -43,33 +47,33 @@ CAPTION = "a flower"  # of the warm-up
 def main(_):
     values, given = flags.FLAGS, given_flags()
     export_run(given.get("checkpoint_dir", Config.checkpoint_dir), given.get("run", Config.run),
-               values.output, values.version, values.truncation, values.precision,
-               values.batch_size)
+               values.output, values.version, values.precision, values.batch_size,
+               **{name: values[name].value for name in NAMES})
 
 
 def export_run(checkpoint_dir: str, run: str, output: str, version: int | None = None,
-               truncation: float = 1.0, precision: str | None = None,
-               batch_size: int = BATCH_SIZE) -> str:
+               precision: str | None = None, batch_size: int = BATCH_SIZE, **knobs: float) -> str:
     """Writes the served model of a run, complete or not at all; returns its folder.
 
     Args:
         output: folder of all versions.
         version: None takes the next free one.
-        truncation: what the noise of a seed is multiplied by.
         precision: of the convolutions, "float32" or "bfloat16"; None: as trained, as `sample`.
         batch_size: so many pictures are drawn at a time, whatever the size of a request.
+        knobs: fields of Knobs.
     """
     if not output:
         raise UserError("say where the versions of the served model are kept: --output=FOLDER")
-    if not 0 <= truncation <= 1:  # a flag's bounds let nan through
-        raise UserError(f"--truncation={truncation} is no number from 0 to 1.")
+    for name, value in knobs.items():
+        if not is_value(value):  # a flag's bounds let nan through
+            raise UserError(f"--{name}={value} is no number of at least 0.")
     output = os.path.expanduser(output)
     refuse_unwritable(output, "--output")
     generator = Generator(checkpoint_dir, run)
     final = version_folder(output, version)
     functions, parts = in_precision(generator, checkpoint_dir, precision)
-    generator.generate(*example(generator))  # UserError if it draws no finite picture
-    model = ServedModel(generator, functions, truncation, batch_size)
+    generator.generate(*example(generator), **knobs)  # UserError if it draws no finite picture
+    model = ServedModel(generator, functions, Knobs(**knobs), batch_size)
     endpoints = model.endpoints()
     folder, name = os.path.split(final)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")  # no number: not served
@@ -92,8 +96,8 @@ def version_folder(output: str, version: int | None) -> str:
         names = [name.rstrip("/") for name in tf.io.gfile.listdir(output)] if (
             tf.io.gfile.exists(output)) else []
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"--output={output} is no folder that can be read: "
-                        f"{getattr(error, 'message', error)}; give another.") from error
+        raise UserError(f"--output={output} is no folder that can be read: {reason(error)}; give "
+                        "another.") from error
     taken = [int(name) for name in names if name.isdecimal()]
     if version in taken:
         raise UserError(f"--version={version} is in {output} already and is not written over; "
@@ -139,12 +143,12 @@ def below(generator: Generator, checkpoint_dir: str) -> tuple[str, Part]:
 
 
 def stored_config(part: Part, precision: str) -> Config:
-    stored = part.read_config()
-    if stored is None:
+    """A part's settings with --precision in the place of its own; UserError if not known."""
+    config = part.config()
+    if config is None:
         raise UserError(f"--precision={precision} builds the networks anew, and there is no "
                         f"config.json in {part.path} that says how; leave --precision out.")
-    known = {name: value for name, value in stored.items() if name in Config.__dataclass_fields__}
-    return Config(**{**known, "precision": PRECISIONS[precision]})
+    return dataclasses.replace(config, precision=PRECISIONS[precision])
 
 
 class ServedModel:
@@ -152,12 +156,13 @@ class ServedModel:
 
     Args:
         functions: {stage: function of a dict of latents and embeddings -> images}.
-        truncation, batch_size: as in `export_run`.
+        knobs, batch_size: as in `export_run`.
     """
 
-    def __init__(self, generator: Generator, functions: dict[int, Callable], truncation: float,
+    def __init__(self, generator: Generator, functions: dict[int, Callable], knobs: Knobs,
                  batch_size: int):
-        self.functions, self.truncation, self.batch_size = functions, truncation, batch_size
+        self.functions, self.knobs, self.batch_size = functions, knobs, batch_size
+        self.text_mean = generator.text_mean
         self.latent_dims, self.encoder = generator.latent_dims, generator.encoder
         self.stage = max(functions)
         self.numbers = {name: tf.TensorSpec([None, spec.shape[1]], tf.float32, name)
@@ -194,14 +199,14 @@ class ServedModel:
 
     def draw_latents(self, inputs):
         """The random numbers of each seed: {name: float32 [N, dim]}."""
-        drawn = latents.draw_each(self.latent_dims, inputs["seeds"])
-        return {**drawn, "noise": drawn["noise"] * self.truncation}
+        return self.knobs.scale(latents.draw_each(self.latent_dims, inputs["seeds"]))
 
     def embed(self, inputs):
         """One caption at a time, as `generate` does: an encoder may pad to its batch's longest."""
         spec = tf.TensorSpec([self.encoder.dim], tf.float32)
-        return {"embeddings": tf.map_fn(lambda caption: self.encoder(caption[None])[0],
-                                        inputs["captions"], fn_output_signature=spec)}
+        vectors = tf.map_fn(lambda caption: self.encoder(caption[None])[0], inputs["captions"],
+                            fn_output_signature=spec)
+        return {"embeddings": self.knobs.strengthen(vectors, self.text_mean)}
 
     def read(self, inputs, mean):
         """What is given, as numbers: {name: float32 [N, dim]}."""
@@ -215,7 +220,7 @@ class ServedModel:
         if self.encoder:
             numbers |= self.embed(inputs)
         elif "embeddings" in inputs:
-            numbers["embeddings"] = inputs["embeddings"]
+            numbers["embeddings"] = self.knobs.strengthen(inputs["embeddings"], self.text_mean)
         return numbers
 
     def pictures(self, numbers, stages):
@@ -263,8 +268,7 @@ def write_warmup(path: str, endpoints: dict) -> None:
                     else tf.zeros([1] + spec.shape[1:], spec.dtype)
                     for name, spec in signature.items()}))
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"{path} could not be written: {getattr(error, 'message', error)}; make "
-                        "room.") from error
+        raise UserError(f"{path} could not be written: {reason(error)}; make room.") from error
 
 
 def prediction_log(signature_name: str, inputs: dict) -> bytes:
@@ -313,8 +317,9 @@ def define_own_flags() -> None:
     flags.DEFINE_string("output", "", "folder of all versions of the served model")
     flags.DEFINE_integer("version", None, "number of this one; the next free one if not given",
                          lower_bound=1)
-    flags.DEFINE_float("truncation", 1.0, "what the noise is multiplied by; below 1 the pictures "
-                       "of a caption vary less", lower_bound=0.0, upper_bound=1.0)
+    for name, text in HELP.items():
+        flags.DEFINE_float(name, 1.0, text, lower_bound=0.0,
+                           upper_bound=1.0 if name == "truncation" else None)
     flags.DEFINE_enum("precision", None, list(PRECISIONS), "of the convolutions; as trained, if "
                       "not given. float32 for servers whose hardware knows no bfloat16")
     flags.DEFINE_integer("batch_size", BATCH_SIZE, "pictures drawn at a time, whatever the size of "

@@ -1,13 +1,14 @@
 """A trained run as a function: captions and seeds in, pictures out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import images, latents
+from stackgan_tf import checkpoint, images, latents
 from stackgan_tf.build import Stage, TextEncoder
 from stackgan_tf.config import UserError
+from stackgan_tf.knobs import Knobs
 from stackgan_tf.parallel import in_order
 from stackgan_tf.run_folder import Part, find_run
 
@@ -32,6 +33,8 @@ class Generator:
         functions: {stage: its signature, latents and embeddings -> {"images"}}.
         latent_dims: {name: size} of the latents, in the order in which they are drawn.
         encoder: the TextEncoder, None without.
+        text_mean: the mean embedding of the captions it was trained with, float32 (dim,); None if
+            not known.
     """
 
     def __init__(self, checkpoint_dir: str, run: str, stage: int | None = None):
@@ -59,6 +62,7 @@ class Generator:
         self.embeds = self.text and not stored.get("precomputed_embeddings")
         self._text_part = Part(checkpoint_dir, run, "text_encoder")
         self.encoder = self._load_encoder() if self.embeds else None
+        self.text_mean = checkpoint.text_mean(self.part.saved_model) if self.text else None
         self._embedded = {}
 
     def _load_encoder(self):
@@ -79,13 +83,33 @@ class Generator:
         """The stages whose pictures this can make: (1,), or (1, 2) with Stage-II loaded."""
         return tuple(sorted(self.functions))
 
+    @property
+    def knobs(self) -> tuple[str, ...]:
+        """Those of knobs.NAMES that have something to turn here."""
+        return ("truncation", *["epsilon_scale"] * ("epsilon" in self.latent_dims),
+                *["text_strength"] * (self.text_mean is not None))
+
+    def check_knobs(self, names: Iterable[str]) -> None:
+        """UserError if one of them has nothing to turn."""
+        run = f"run {self.run!r}"
+        for name in {*names} - {*self.knobs}:
+            if name == "epsilon_scale":
+                raise UserError(f"{run} draws without conditioning augmentation, so there is no "
+                                "epsilon to multiply; leave epsilon_scale out.")
+            if not self.text:
+                raise UserError(f"{run} was trained without text; leave text_strength out.")
+            remedy = ("the command that trained it, once more, adds that" if
+                      self.part.has_checkpoints() else "leave it out")
+            raise UserError(f"text_strength needs the mean embedding of the training captions, "
+                            f"which {run} does not have; {remedy}.")
+
     def fingerprint(self) -> str:
         """Tells these weights, the text encoder's included, from any others."""
         parts = [self.part] + [self._text_part] * self.embeds
         return " ".join(part.fingerprint() for part in parts)
 
     def generate(self, captions: Sequence[str] | None, seeds: Sequence[int],
-                 stage: int | None = None, truncation: float = 1.0) -> np.ndarray:
+                 stage: int | None = None, **knobs: float) -> np.ndarray:
         """Pictures uint8 (N, H, W, 3); each is a function of its caption and seed alone.
 
         Args:
@@ -93,34 +117,37 @@ class Generator:
                 text. Strings need `embeds`.
             seeds: N numbers of int64. Picture i of --seed=s has the number s + i.
             stage: 1 with Stage-II loaded gives the sketches under its pictures.
-            truncation: what the noise is multiplied by; below 1 pictures vary less.
+            knobs: fields of Knobs; UserError for one that has nothing to turn.
         """
-        return np.concatenate(list(self.batches(captions, seeds, stage, truncation)))
+        return np.concatenate(list(self.batches(captions, seeds, stage, **knobs)))
 
-    def draw_stages(self, captions: Sequence[str] | None, seeds: Sequence[int],
-                    truncation: float = 1.0) -> dict[int, np.ndarray]:
+    def draw_stages(self, captions: Sequence[str] | None, seeds: Sequence[int], **knobs: float
+                    ) -> dict[int, np.ndarray]:
         """{stage: pictures} of all `stages`, each as `generate` makes them."""
-        return {stage: self.generate(captions, seeds, stage, truncation) for stage in self.stages}
+        return {stage: self.generate(captions, seeds, stage, **knobs) for stage in self.stages}
 
-    def batches(self, captions, seeds, stage=None, truncation=1.0) -> Iterator[np.ndarray]:
+    def batches(self, captions, seeds, stage=None, **knobs: float) -> Iterator[np.ndarray]:
         """`generate`, up to BATCH_SIZE pictures at a time; a few are made ahead."""
+        self.check_knobs(Knobs(**knobs).turned())
+
         def prepare(first):
             rows = slice(first, first + BATCH_SIZE)
-            embeddings = self.embed(captions[rows]) if self.text else None
-            return self.latents(seeds[rows], truncation), embeddings
+            embeddings = self.embed(captions[rows], **knobs) if self.text else None
+            return self.latents(seeds[rows], **knobs), embeddings
 
         inputs = in_order(prepare, range(0, len(seeds), BATCH_SIZE))
         return in_order(self._to_uint8, (self._call(*one, stage) for one in inputs))
 
-    def latents(self, seeds: Sequence[int], truncation: float = 1.0) -> dict[str, np.ndarray]:
+    def latents(self, seeds: Sequence[int], **knobs: float) -> dict[str, np.ndarray]:
         """{noise (N, noise_dim) and, where it is read, epsilon (N, condition_dim)} of N seeds."""
         drawn = {name: rows.numpy() for name, rows in
                  self._draw(tf.constant(seeds, tf.int64)).items()}
-        return {**drawn, "noise": drawn["noise"] * np.float32(truncation)}
+        return Knobs(**knobs).scale(drawn)
 
-    def embed(self, captions: Sequence[str] | np.ndarray) -> np.ndarray:
+    def embed(self, captions: Sequence[str] | np.ndarray, **knobs: float) -> np.ndarray:
         """float32 (N, dim). One at a time: an encoder may pad to the longest of its batch."""
-        return np.stack([self._embed(caption) for caption in captions])
+        embeddings = np.stack([self._embed(caption) for caption in captions])
+        return Knobs(**knobs).strengthen(embeddings, self.text_mean)
 
     def decode(self, inputs: dict[str, np.ndarray], embeddings: np.ndarray | None,
                stage: int | None = None) -> np.ndarray:

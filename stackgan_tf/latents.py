@@ -15,13 +15,22 @@ def normal(seed, shape):
     Box-Muller on raw Philox bits: `tf.random.stateless_normal` gives other numbers under XLA
     than outside it, the bits are the same in both.
     """
-    bits = tf.random.stateless_uniform(
-        tf.concat([[2], shape], 0), seed, minval=None, maxval=None, dtype=tf.uint32,
-        alg="philox")
-    # 24 bits: the most that float32 holds exactly; +1 keeps the logarithm's argument above 0
-    uniform = tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32)
-    radius = tf.sqrt(-2.0 * tf.math.log((uniform[0] + 1.0) * 2.0**-24))
-    return radius * tf.cos(2.0 * math.pi * 2.0**-24 * uniform[1])
+    bits = _bits(seed, tf.concat([[2], shape], 0))
+    # +1 keeps the logarithm's argument above 0
+    radius = tf.sqrt(-2.0 * tf.math.log((bits[0] + 1.0) * 2.0**-24))
+    return radius * tf.cos(2.0 * math.pi * 2.0**-24 * bits[1])
+
+
+def uniform(seed, shape):
+    """float32 numbers in [0, 1), multiples of 2^-24, that depend on `seed` and `shape` alone."""
+    return _bits(seed, shape) * 2.0**-24
+
+
+def _bits(seed, shape):
+    """Whole float32 numbers of 24 random bits, the most that float32 holds exactly."""
+    bits = tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=tf.uint32,
+                                       alg="philox")
+    return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32)
 
 
 def draw(dims: dict[str, int], seed, batch_size):

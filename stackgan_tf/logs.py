@@ -2,9 +2,10 @@
 
 import contextlib
 import os
-import re
 
 import tensorflow as tf
+
+from stackgan_tf.messages import reason
 
 
 class Logs:
@@ -39,9 +40,8 @@ class Logs:
 
     def _say(self, error):
         if not self._said:
-            reason = re.sub(r"\{\{.*?\}\} ?", "", error.message or "no reason given")
             print(f"warning: {self.folder} could not be written, so the log has a gap: "
-                  f"{reason.splitlines()[0][:400]}", flush=True)
+                  f"{reason(error)}", flush=True)
         self._said = True
 
 

@@ -65,6 +65,23 @@ def r1_penalty(gradient):
     return 0.5 * tf.reduce_mean(tf.reduce_sum(tf.square(tf.cast(gradient, tf.float32)), [1, 2, 3]))
 
 
+def matching_aware_penalty(image_gradient, text_gradient=None):
+    """(|dD(x, e)/dx|^2 + |dD(x, e)/de|^2)^3, averaged over the real pairs. MA-GP: DF-GAN, Tao et
+    al. 2022 (arXiv:2008.05865), eq. 4 with p = 6; its factor k is the caller's.
+
+    Args:
+        image_gradient: float (B, H, W, C), of the logits by the real images.
+        text_gradient: float (B, embedding_dim), by their captions' embeddings; None without text.
+
+    As for R1, the discriminator must judge each image by itself. The cube of the square and not
+    the sixth power of the norm: a root has no gradient at 0.
+    """
+    squared = tf.reduce_sum(tf.square(tf.cast(image_gradient, tf.float32)), [1, 2, 3])
+    if text_gradient is not None:
+        squared += tf.reduce_sum(tf.square(tf.cast(text_gradient, tf.float32)), 1)
+    return tf.reduce_mean(squared**3)
+
+
 def kl_divergence(mean, log_sigma):
     """KL(N(mean, sigma^2) || N(0, 1)), averaged over the batch *and* the dimensions.
 

@@ -46,3 +46,12 @@ def of_system(error: OSError) -> str:
     """What the system refused, with a remedy."""
     remedy = _REMEDIES.get(error.errno, "give another path")
     return f"{error.filename or 'the disk'}: {error.strerror or error}; {remedy}."
+
+
+def reason(error: Exception) -> str:
+    """The first line of what the system, TensorFlow or a library says, with the file it names."""
+    text = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
+    text = re.sub(r"\{\{.*?\}\} ?", "", text).strip()  # TensorFlow's name of the graph node
+    line = text.splitlines()[0][:400] if text else type(error).__name__
+    file = getattr(error, "filename", None)
+    return f"{line} ({str(file)[:200]})" if file else line

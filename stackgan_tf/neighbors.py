@@ -45,13 +45,11 @@ def of_run(generator, pictures: np.ndarray, count: int, data_dir: str | None = N
 
 def data_config(generator, data_dir: str | None = None) -> Config:
     """The Config that finds the data of a run; UserError if it is not known."""
-    stored = generator.part.read_config()
-    if not stored:
-        raise UserError(f"run {generator.run!r} has no config.json, so its training pictures are "
-                        "not known and none can be shown.")
-    known = {field.name for field in dataclasses.fields(Config)} & set(stored)
-    config = Config(**{name: stored[name] for name in known})
-    return dataclasses.replace(config, data_dir=data_dir) if data_dir else config
+    config = generator.part.config("dataset")
+    if config is None:
+        raise UserError(f"run {generator.run!r} has no config.json that names its data set, so its "
+                        "training pictures are not known and none can be shown.")
+    return dataclasses.replace(config, data_dir=data_dir or config.data_dir)
 
 
 def nearest(pictures: np.ndarray, training: Iterable[np.ndarray], count: int, margin: float

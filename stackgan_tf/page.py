@@ -3,7 +3,6 @@
 import base64
 import functools
 import html
-import math
 import os
 from collections.abc import Callable, Sequence
 
@@ -14,6 +13,7 @@ import gradio as gr  # noqa: E402
 
 from stackgan_tf import strips  # noqa: E402
 from stackgan_tf.config import UserError  # noqa: E402
+from stackgan_tf.knobs import NAMES, is_value  # noqa: E402
 
 MOST_PICTURES = 8
 MOST_SEED = 2**53 - 1 - MOST_PICTURES  # whole numbers are exact so far in a browser
@@ -21,6 +21,10 @@ LONGEST_CAPTION = 1000  # letters
 STEPS = 16  # of a walk
 NEIGHBORS = 5
 WEEK = 7 * 24 * 3600
+# Of each knob, in the order of NAMES: the slider's label, and its end.
+SLIDERS = {"truncation": ("Truncation of the noise", 1.5),
+           "epsilon_scale": ("Noise of the condition", 1.5),
+           "text_strength": ("Strength of the caption", 3.0)}
 # The system's own fonts: a page that works offline fetches none.
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 CSS = """
@@ -40,51 +44,50 @@ class Page:
             embeddings and has no text encoder.
         nearest: pictures uint8 (N, S, S, 3), count -> the nearest training pictures and their
             distances, as `neighbors.of_run`; None where these are not at hand.
-        truncation: whether the noise can be scaled.
         walks: whether the generator can walk.
         notes: lines for the foot of the page.
     """
 
     def __init__(self, generator, examples: Sequence[str] = (),
                  vectors: dict[str, np.ndarray] | None = None, nearest: Callable | None = None,
-                 truncation: bool = True, walks: bool = True, notes: Sequence[str] = ()):
+                 walks: bool = True, notes: Sequence[str] = ()):
         self.generator, self.examples, self.vectors = generator, list(examples), vectors
-        self.nearest, self.truncation, self.walks, self.notes = nearest, truncation, walks, notes
+        self.nearest, self.walks, self.notes = nearest, walks, notes
 
     # What the buttons do
 
-    def draw(self, caption, seed, count, truncation) -> list[list[tuple[np.ndarray, str]]]:
-        """The pictures of each stage, each above its seed."""
-        text, seeds, truncation = self._read(caption, seed, count, truncation)
-        made = self.generator.draw_stages(text and text * len(seeds), seeds, truncation)
+    def draw(self, caption, seed, count, *knobs) -> list[list[tuple[np.ndarray, str]]]:
+        """The pictures of each stage, each above its seed; `knobs` as knobs.NAMES has them."""
+        text, seeds, knobs = self._read(caption, seed, count, knobs)
+        made = self.generator.draw_stages(text and text * len(seeds), seeds, **knobs)
         return [[(picture, f"seed {number}") for picture, number in zip(pictures, seeds)]
                 for pictures in made.values()]
 
-    def walk(self, caption, seed, truncation, goal) -> tuple[str, list[np.ndarray]]:
+    def walk(self, caption, seed, goal, *knobs) -> tuple[str, list[np.ndarray]]:
         """An animation, as HTML, and frames of the walk to another caption, or the next seed."""
-        text, seeds, truncation = self._read(caption, seed, 2, truncation)
+        text, seeds, knobs = self._read(caption, seed, 2, knobs)
         if text and str(goal or "").strip():
             text, seeds = text + self._text(goal), [seeds[0]] * 2
         elif text:
             text = text * 2
-        frames = strips.between(self.generator, text, seeds, STEPS, truncation)
+        frames = strips.between(self.generator, text, seeds, STEPS, **knobs)
         data = strips.encode_animation(strips.there_and_back(frames), "WEBP", quality=90)
         shown = frames[np.linspace(0, len(frames) - 1, strips.COLUMNS).round().astype(int)]
         return (f'<img alt="from one picture to the other and back" '
                 f'src="data:image/webp;base64,{base64.b64encode(data).decode()}">', list(shown))
 
-    def find_nearest(self, caption, seed, count, truncation) -> list[tuple[np.ndarray, str]]:
+    def find_nearest(self, caption, seed, count, *knobs) -> list[tuple[np.ndarray, str]]:
         """A row a picture: itself, then the training pictures nearest to it."""
-        text, seeds, truncation = self._read(caption, seed, count, truncation)
-        made = self.generator.draw_stages(text and text * len(seeds), seeds, truncation)
+        text, seeds, knobs = self._read(caption, seed, count, knobs)
+        made = self.generator.draw_stages(text and text * len(seeds), seeds, **knobs)
         made = made[max(made)]
         found, distances = self.nearest(made, NEIGHBORS)
         return [one for i, picture in enumerate(made) for one in
                 [(picture, f"drawn, seed {seeds[i]}"),
                  *((near, f"distance {far:.1f}") for near, far in zip(found[i], distances[i]))]]
 
-    def _read(self, caption, seed, count, truncation):
-        """([what the generator takes] or None, seeds, truncation); UserError for what cannot be.
+    def _read(self, caption, seed, count, knobs):
+        """([what the generator takes] or None, seeds, {knob: value}); UserError for what cannot be.
 
         The page's own bounds do not hold for requests that were written by hand.
         """
@@ -93,11 +96,13 @@ class Page:
             if not isinstance(value, (int, float)) or value != value or not (
                     low <= value <= high) or value != int(value):
                 raise UserError(f"The {name} is a whole number from {low} to {high}.")
-        if not isinstance(truncation, (int, float)) or not 0 <= truncation < math.inf:
-            raise UserError("The truncation is a number of at least 0; 1 leaves the noise as it "
-                            "is.")
+        knobs = dict(zip(NAMES, knobs))
+        for name, value in knobs.items():
+            if not is_value(value):
+                raise UserError(f"The {name.replace('_', ' ')} is a number of at least 0; 1 draws "
+                                "as trained.")
         text = self._text(caption) if self.generator.text else None
-        return text, [int(seed) + i for i in range(int(count))], float(truncation)
+        return text, [int(seed) + i for i in range(int(count))], knobs
 
     def _text(self, caption):
         """[a caption], or [the vector of a label]."""
@@ -130,10 +135,11 @@ class Page:
                                          label="Seed", min_width=120)
                         more = gr.Button("Next seeds", min_width=120, elem_id="more")
                     count = gr.Slider(1, MOST_PICTURES, 4, step=1, label="Pictures")
-                    truncation = gr.Slider(0, 1.5, 1, step=0.05, label="Truncation of the noise",
-                                           visible=self.truncation)
+                    knobs = [gr.Slider(0, most, 1, step=0.05, label=label,
+                                       visible=name in self.generator.knobs)
+                             for name, (label, most) in SLIDERS.items()]
                 galleries = [self._gallery(stage) for stage in self.generator.stages]
-            inputs = [caption, seed, count, truncation]
+            inputs = [caption, seed, count, *knobs]
             drawing = {"fn": plain(lambda *values: dict(zip(galleries, self.draw(*values)))),
                        "inputs": inputs, "outputs": galleries, "concurrency_id": "generator"}
             chosen = caption.submit if self.vectors is None else caption.input
@@ -143,7 +149,7 @@ class Page:
             self._lay_examples(caption, drawing)
             with gr.Tabs():
                 if self.walks:
-                    self._lay_walk(caption, seed, truncation)
+                    self._lay_walk(caption, seed, knobs)
                 if self.nearest:
                     self._lay_nearest(inputs)
             for note in self.notes:
@@ -178,7 +184,7 @@ class Page:
                                 label="Examples")
             shown.load_input_event.then(**drawing)
 
-    def _lay_walk(self, caption, seed, truncation):
+    def _lay_walk(self, caption, seed, knobs):
         with gr.Tab("Latent walk"), gr.Row():
             with gr.Column(scale=2, min_width=280):
                 goal = self._caption("From the caption to", "", info="empty: from the seed's "
@@ -188,7 +194,7 @@ class Page:
             strip = gr.Gallery(label="On the way", elem_id="walk-strip", columns=4, height="auto",
                                scale=3, min_width=420, format="png", object_fit="contain",
                                interactive=False)
-            start.click(plain(self.walk), [caption, seed, truncation, goal],
+            start.click(plain(self.walk), [caption, seed, goal, *knobs],
                         [animation, strip], concurrency_id="generator")
 
     def _lay_nearest(self, inputs):

@@ -4,6 +4,7 @@ Picture i is `000000i.png`, of caption i modulo their number and of noise s + i;
 stands in `sample.json`. The same command again makes what is missing.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 
 from stackgan_tf import images
 from stackgan_tf.config import UserError
+from stackgan_tf.knobs import Knobs
 from stackgan_tf.parallel import in_order
 from stackgan_tf.progress import Progress
 from stackgan_tf.run_folder import lock
@@ -23,7 +25,7 @@ def name(i: int) -> str:
     return f"{i:07d}.png"
 
 
-def fill(folder: str, count: int, generator, texts: Sequence, seed: int, truncation: float) -> int:
+def fill(folder: str, count: int, generator, texts: Sequence, seed: int, **knobs: float) -> int:
     """Makes the pictures 0 ... count - 1 that are not there yet; returns how many those were.
 
     A file is complete or absent, whatever stops this. Writing goes on beside the generator.
@@ -31,17 +33,17 @@ def fill(folder: str, count: int, generator, texts: Sequence, seed: int, truncat
     Args:
         generator: a generate.Generator.
         texts: captions or embeddings, as it takes them; [None] without text.
+        knobs: fields of knobs.Knobs.
 
     Raises UserError if `folder` holds anything else, or pictures made of something else.
     """
-    claimed = claim(folder, describe(generator, texts, seed, truncation))
+    claimed = claim(folder, describe(generator, texts, seed, Knobs(**knobs)))
     missing = [i for i in range(count) if not is_complete(os.path.join(folder, name(i)))]
     bar = Progress("pictures", count - len(missing), count, every=500)
 
     def pictures():
         seeds = [seed + i for i in missing]
-        made = generator.batches([texts[i % len(texts)] for i in missing], seeds,
-                                 truncation=truncation)
+        made = generator.batches([texts[i % len(texts)] for i in missing], seeds, **knobs)
         return zip(missing, (picture for batch in made for picture in batch))
 
     def write(item):
@@ -57,13 +59,14 @@ def fill(folder: str, count: int, generator, texts: Sequence, seed: int, truncat
     return len(missing)
 
 
-def describe(generator, texts, seed, truncation) -> dict:
+def describe(generator, texts, seed, knobs: Knobs) -> dict:
     """What every picture of the folder follows from, as {flag or word: value}."""
     digest = hashlib.sha256()
     for text in texts:
         data = b"" if text is None else text.encode() if isinstance(text, str) else text.tobytes()
         digest.update(len(data).to_bytes(8, "little") + data)
-    return {"run": generator.run, "stage": generator.stage, "seed": seed, "truncation": truncation,
+    return {"run": generator.run, "stage": generator.stage, "seed": seed,
+            **dataclasses.asdict(knobs),
             "captions": f"{len(texts)}, SHA-256 {digest.hexdigest()[:16]}",
             "weights": generator.fingerprint()}
 
@@ -89,7 +92,7 @@ def claim(folder: str, settings: dict):
             os.remove(os.path.join(folder, file))
     if not os.path.exists(path):
         images.write(path, (json.dumps(settings, indent=2) + "\n").encode())
-    before = _settings_of(folder)
+    before = {**dataclasses.asdict(Knobs()), **_settings_of(folder)}  # older ones have fewer knobs
     differences = [f"{key} {value} (was {before.get(key)})" for key, value in settings.items()
                    if before.get(key) != value]
     if differences:

@@ -76,6 +76,23 @@ class Examples:
         self.embeddings = np.memmap(self._vectors, np.float32, "r", shape=(sum(rows), dim))
         self.offsets = np.cumsum([0] + rows)
 
+    def shuffle_captions(self, seed: int) -> None:
+        """Gives each picture the captions, or embeddings, of another one: a control that has
+        nothing to learn but what all pictures have in common.
+
+        Which one follows from the seed. It may be of the same class, as by chance: were it never,
+        scores would come out below chance.
+        """
+        order, others = _generator(seed, 6, 0).permutation(len(self)), np.arange(len(self))
+        others[order] = np.roll(order, 1)  # a single cycle: no picture keeps its own
+        self.captions = [self.captions[i] for i in others]
+        if self.embeddings is not None:
+            rows = [self.embeddings[self.offsets[i]:self.offsets[i + 1]] for i in others]
+            self._vectors = tempfile.TemporaryFile(prefix="stackgan_tf_")
+            for vectors in rows:
+                self._write(self._vectors, vectors)
+            self._map_embeddings({self.embeddings.shape[1:]}, [len(vectors) for vectors in rows])
+
     def _write(self, file, chunk):
         try:
             file.write(chunk.tobytes())

@@ -32,6 +32,7 @@ from absl import flags
 
 from stackgan_tf import run_folder, shards, sources
 from stackgan_tf.config import Config, UserError, define_flags, given_flags, resolve, run_cli
+from stackgan_tf.messages import reason
 from stackgan_tf.pipeline import text
 from stackgan_tf.progress import Progress, StopSignal
 
@@ -134,8 +135,8 @@ def _take(output, folder):
     try:
         tf.io.gfile.makedirs(folder)
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"cannot make --output={output}: {getattr(error, 'message', error)}; "
-                        "choose another.") from error
+        raise UserError(f"cannot make --output={output}: {reason(error)}; choose another."
+                        ) from error
     if "://" in output:
         return None
     return run_folder.lock(os.path.join(folder, "lock"),
@@ -323,8 +324,8 @@ def _finish(settings, plan, done, bad):
     _write_plan(settings, {**sources.read_json(os.path.join(settings.output, PLAN)),
                            "whole": True, "pictures": pictures, "captions": captions,
                            "unreadable": bad})
-    for file, reason in itertools.islice(bad.items(), 20):
-        print(f"left out {file}: {reason}")
+    for file, why in itertools.islice(bad.items(), 20):
+        print(f"left out {file}: {why}")
     if len(bad) > 20:
         print(f"... and {len(bad) - 20} more; all are listed in {PLAN}")
     size = sum(report["bytes"] for report in done.values())
@@ -372,8 +373,8 @@ def main(argv):
     try:
         return prepare(settings)
     except tf.errors.OpError as error:  # a full disk, a bucket out of reach
-        raise UserError(f"--output={own.output}: {(error.message or repr(error)).splitlines()[0]}; "
-                        "what is whole is kept, and the same command goes on.") from error
+        raise UserError(f"--output={own.output}: {reason(error)}; what is whole is kept, and the "
+                        "same command goes on.") from error
 
 
 if __name__ == "__main__":

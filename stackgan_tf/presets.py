@@ -1,4 +1,5 @@
-"""Named settings, each number with its source: what --preset=NAME gives where no flag does."""
+"""Named settings, each number with its source: what --preset=NAME gives where no flag does, and
+--recipe=NAME in the preset's place."""
 
 # hanzhanggit/StackGAN, stageI/cfg and stageII/cfg; flowers.yml and birds.yml have the same numbers.
 _RELEASED = {
@@ -34,7 +35,7 @@ PRESETS = {
             "condition_dim": 128,
             "noise_dim": 64,
             "text_encoder_width": 128,
-            "text_encoder_steps": 3200,
+            "text_encoder_steps": 3400,
             "text_encoder_batch_size": 64,
             "text_encoder_learning_rate": 1e-3,
             "text_encoder_loss": "contrastive",
@@ -43,7 +44,7 @@ PRESETS = {
             # At the paper's loudness c's noise hides the caption for longer than this trains (given
             # the true attributes, after 1,000 steps 0.62 of the held-out colors were right; without
             # noise 0.94); without any noise all pictures of a caption are alike.
-            "condition_log_sigma": -1.5,
+            "condition_log_sigma": -1.0,
             "kl_weight": 0.05,
             "condition_blocks": True,
             # The nearest of all but a few classes has the same color: this asks for shapes. With 8
@@ -60,8 +61,8 @@ PRESETS = {
             "adam_beta2": 0.99,
             "ema_decay": 0.998,
         },
-        1: {"generator_width": 32, "discriminator_width": 24, "batch_size": 32,
-            "train_steps": 2800, "learning_rate_decay_steps": 1300},
+        1: {"generator_width": 32, "discriminator_width": 24, "batch_size": 16,
+            "train_steps": 4000, "learning_rate_decay_steps": 1870},
         2: {"generator_width": 32, "discriminator_width": 12, "batch_size": 8,
             "residual_blocks": 2, "image_size": 256, "train_steps": 5000,
             "learning_rate_decay_steps": 2300, "r1_weight": 0.5,
@@ -109,5 +110,51 @@ PRESETS = {
         "": {"embedding_dim": 0, "learning_rate_decay_epochs": 20.0},
         1: {"epochs": 40.0},
         2: {"epochs": 26.0, "image_size": 256},
+    },
+}
+
+# What --recipe=NAME changes in any preset: how the game is played, not on what nor for how long.
+RECIPES = {
+    # StackGAN's, on data and sizes of another preset.
+    "paper": {
+        "": {
+            "loss": "non_saturating",
+            "discriminator_norm": "batch",
+            "r1_weight": 0.0,
+            "ma_gp_weight": 0.0,
+            "diff_augment": "",
+            "minibatch_std": 0,
+            "text_in_discriminator": "concat",
+            "condition_blocks": False,
+            "condition_log_sigma": 0.0,
+            "kl_weight": 2.0,  # TRAIN.COEFF.KL
+            "mismatch_candidates": 1,
+            "learning_rate": 2e-4,  # TRAIN.GENERATOR_LR and DISCRIMINATOR_LR
+            "discriminator_learning_rate": 0.0,
+            "adam_beta1": 0.5,  # trainer.py
+            "adam_beta2": 0.999,  # trainer.py
+            "ema_decay": 0.0,
+        },
+        2: {"add_to_sketch": False, "sketch_weight": 0.0},
+    },
+    # What was learnt since. DF-GAN (arXiv:2008.05865) and its released code, but where it says so.
+    "modern": {
+        "": {
+            "loss": "hinge",
+            "discriminator_norm": "none",
+            "r1_weight": 0.0,  # the next one has it in itself
+            "ma_gp_weight": 2.0,  # k
+            "r1_every": 2,  # theirs: each; half of them cost half
+            "diff_augment": "translation,cutout",  # DiffAugment; its color contradicts captions
+            "minibatch_std": 4,  # StyleGAN
+            "text_in_discriminator": "projection",  # Miyato & Koyama 2018
+            "condition_blocks": True,
+            "learning_rate": 1e-4,
+            "discriminator_learning_rate": 4e-4,
+            "adam_beta1": 0.0,
+            "adam_beta2": 0.9,
+            "ema_decay": 0.999,
+        },
+        2: {"add_to_sketch": True},
     },
 }

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf.config import UserError
+from stackgan_tf.messages import reason
 from stackgan_tf.progress import Progress
 from stackgan_tf.sources import write_file
 
@@ -99,8 +100,8 @@ def _save(path, arrays):
         tf.io.gfile.makedirs(os.path.dirname(path))
         write_file(path, data.getvalue())
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"cannot write {path}: {getattr(error, 'message', error)}; make room, or "
-                        "see to its permissions. The same command then goes on.") from error
+        raise UserError(f"cannot write {path}: {reason(error)}; make room, or see to its "
+                        "permissions. The same command then goes on.") from error
 
 
 def _join(chunks):

@@ -13,6 +13,7 @@ except ImportError:  # Windows
     fcntl = None
 
 from stackgan_tf.config import FREE, REPLACED, Config, UserError, check_run
+from stackgan_tf.messages import reason
 
 PARTS = ("text_encoder", "stage1", "stage2")
 
@@ -74,8 +75,19 @@ class Part:
             check_types(stored)
             return stored
         except (ValueError, RecursionError, tf.errors.OpError) as error:
-            raise UserError(f"{path} is damaged ({getattr(error, 'message', error)}); restore it, "
-                            f"or move the folder {self.path} away to start over.") from error
+            raise UserError(f"{path} is damaged ({reason(error)}); restore it, or move the folder "
+                            f"{self.path} away to start over.") from error
+
+    def config(self, *needed: str) -> Config | None:
+        """The same as a Config; a field that an older version did not write has its default.
+
+        Returns None if the part was never begun, or does not say what `needed` names.
+        """
+        stored = self.read_config()
+        if stored is None or set(needed) - set(stored):
+            return None
+        known = {field.name for field in dataclasses.fields(Config)} & set(stored)
+        return Config(**{name: stored[name] for name in known})
 
     def open(self, config: Config, relevant: tuple[str, ...] | None = None) -> None:
         """Makes the folder, or checks that it was made with the same settings.
@@ -130,8 +142,8 @@ class Part:
         try:
             tf.io.gfile.makedirs(self.path)
         except (OSError, tf.errors.OpError) as error:
-            raise UserError(f"cannot make {self.path}: {getattr(error, 'message', error)}; "
-                            "choose another --checkpoint_dir.") from error
+            raise UserError(f"cannot make {self.path}: {reason(error)}; choose another "
+                            "--checkpoint_dir.") from error
 
     def _write(self, settings):
         try:
@@ -143,8 +155,8 @@ class Part:
                     os.fsync(file.fileno())
             tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
         except (OSError, tf.errors.OpError) as error:
-            raise UserError(f"cannot write in {self.path}: {getattr(error, 'message', error)}; "
-                            "choose another --checkpoint_dir or make room.") from error
+            raise UserError(f"cannot write in {self.path}: {reason(error)}; choose another "
+                            "--checkpoint_dir or make room.") from error
 
 
 def check_types(stored) -> None:

@@ -11,6 +11,8 @@ again what stood eighth under --seed=0. What one thing changes:
     ... --captions=A --captions=B --interpolate=captions       # strip.png, animation.gif/png/webp
     ... --captions=A --interpolate=noise --count=3             # over three noises
     ... --captions=A --truncation=0,0.5,1                      # rows of z times 0, 0.5 and 1
+    ... --captions=A --epsilon_scale=0,1                       # and of epsilon, of c's noise
+    ... --captions=A --text_strength=1,2                       # and of what the caption says
     ... --captions=A --neighbors=5         # beside each the training pictures that are most alike
 
 All that lands in checkpoints/<run>/samples/sample-0001, the next in sample-0002. It takes seconds.
@@ -27,7 +29,6 @@ vectors, some of which its data holds:
 
 import dataclasses
 import itertools
-import math
 import os
 from collections.abc import Iterator, Sequence
 
@@ -37,14 +38,15 @@ from absl import flags
 from stackgan_tf import images, neighbors, picture_folder, strips
 from stackgan_tf.config import Config, UserError, define_flags, given_flags, run_cli
 from stackgan_tf.generate import Generator
+from stackgan_tf.knobs import HELP, NAMES
 from stackgan_tf.parallel import in_order
 from stackgan_tf.progress import Progress
-from stackgan_tf.what_to_draw import check_text, read_captions, read_embeddings
+from stackgan_tf.what_to_draw import check_text, read_captions, read_embeddings, read_values
 
 GRID_PICTURES = 512  # of each stage; 200 MB at 256x256
 # What lands in the output besides the grid and its pictures.
 FILES = {"interpolate": ("strip.png", "animation.gif", "animation.png", "animation.webp"),
-         "neighbors": ("neighbors.png",), "truncation": ("truncation.png",)}
+         "neighbors": ("neighbors.png",), **{name: (f"{name}.png",) for name in NAMES}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +61,19 @@ class Options:
     seed: int = 0
     stage: int | None = None
     truncation: Sequence[float] = (1.0,)
+    epsilon_scale: Sequence[float] = (1.0,)
+    text_strength: Sequence[float] = (1.0,)
     interpolate: str | None = None
     steps: int = 16
     neighbors: int = 0
     folder: str = ""
     output: str = ""
     data_dir: str | None = None
+
+    @property
+    def knobs(self) -> dict[str, float]:
+        """The first, or only, value of each."""
+        return {name: getattr(self, name)[0] for name in NAMES}
 
 
 def main(_):
@@ -82,12 +91,13 @@ def sample(checkpoint_dir: str, run: str, captions: Sequence[str] = (), **option
         options: fields of Options.
     """
     o = Options(captions=captions, **options)
-    o = dataclasses.replace(o, truncation=check_truncation(o.truncation),
-                            captions=read_captions(o.captions, o.captions_file),
-                            output=os.path.expanduser(o.output))
+    o = dataclasses.replace(o, captions=read_captions(o.captions, o.captions_file),
+                            output=os.path.expanduser(o.output),
+                            **{name: read_values(name, getattr(o, name)) for name in NAMES})
     mode = find_mode(o)
     generator = Generator(checkpoint_dir, run, o.stage)
     check_text(generator, o.captions, o.embeddings)
+    generator.check_knobs(name for name in NAMES if set(getattr(o, name)) != {1.0})
     labels = texts = o.captions or [""]
     if o.embeddings:
         most = (o.count or 4) if mode == "folder" else o.rows
@@ -99,9 +109,12 @@ def sample(checkpoint_dir: str, run: str, captions: Sequence[str] = (), **option
         return draw_grid(generator, labels, texts, o, samples)
     check_size(mode, len(texts), o)
     check_output(samples, o.output, FILES[mode])
-    make = {"interpolate": interpolation, "neighbors": show_neighbors,
-            "truncation": sweep_truncation}[mode]
-    made = make(generator, labels, texts, o)
+    if mode in NAMES:
+        seeds = range(o.seed, o.seed + (o.count or 4))
+        made = [strips.sweep(generator, labels, texts, seeds, mode, getattr(o, mode), o.knobs)]
+    else:
+        make = {"interpolate": interpolation, "neighbors": show_neighbors}[mode]
+        made = make(generator, labels, texts, o)
     folder = o.output or new_folder(samples)
     paths = [os.path.join(folder, name) for name in FILES[mode]]
     for path, data in zip(paths, made, strict=True):
@@ -120,7 +133,7 @@ def draw_grid(generator, labels, texts, o: Options, samples: str) -> list[str]:
                            for stage in stages for j in range(count))]
     check_output(samples, o.output, names)
     captions, seeds = [texts[i] for i, _ in places], [o.seed + j for _, j in places]
-    batches = [generator.batches(captions, seeds, stage, o.truncation[0]) for stage in stages]
+    batches = [generator.batches(captions, seeds, stage, **o.knobs) for stage in stages]
     made = (one for some in zip(*batches) for one in zip(*some))
     made = itertools.chain([next(made)], made)  # a run that draws nothing leaves no folder
     folder = o.output or new_folder(samples)
@@ -149,11 +162,6 @@ def draw_grid(generator, labels, texts, o: Options, samples: str) -> list[str]:
     return paths
 
 
-def sweep_truncation(generator, labels, texts, o: Options) -> list[bytes]:
-    seeds = range(o.seed, o.seed + (o.count or 4))
-    return [strips.truncation_sweep(generator, labels, texts, seeds, o.truncation)]
-
-
 def interpolation(generator, labels, texts, o: Options) -> list[bytes]:
     if o.interpolate == "captions":
         if len(texts) < 2:
@@ -166,14 +174,14 @@ def interpolation(generator, labels, texts, o: Options) -> list[bytes]:
                             f"caption, not {len(texts)}.")
         seeds = range(o.seed, o.seed + (o.count or 2))
         texts = [texts[0]] * len(seeds)
-    return strips.interpolation(generator, labels, texts, seeds, o.steps, o.truncation[0])
+    return strips.interpolation(generator, labels, texts, seeds, o.steps, **o.knobs)
 
 
 def show_neighbors(generator, labels, texts, o: Options) -> list[bytes]:
     """A row a picture: itself, then the training pictures nearest to it."""
     places = [(i, o.seed + j) for i in range(len(texts)) for j in range(o.count or 4)]
     made = generator.generate([texts[i] for i, _ in places], [seed for _, seed in places],
-                              truncation=o.truncation[0])
+                              **o.knobs)
     found, distances = neighbors.of_run(generator, made, o.neighbors, o.data_dir)
     rows = [np.concatenate([picture[None], near]) for picture, near in zip(made, found)]
     lines = [f"{labels[i]} | nearest training pictures, at " + ", ".join(f"{d:.1f}" for d in row)
@@ -185,31 +193,16 @@ def fill_folder(generator, texts, o: Options) -> list[str]:
     count, folder = o.count or 4, os.path.expanduser(o.folder)
     if "://" in folder:
         raise UserError(f"pictures cannot be written in {folder}; give a local --folder.")
-    made = picture_folder.fill(folder, count, generator, texts, o.seed, o.truncation[0])
+    made = picture_folder.fill(folder, count, generator, texts, o.seed, **o.knobs)
     print(f"{count:,} pictures are in {folder}, {made:,} of them new.", flush=True)
     return [folder]
-
-
-def check_truncation(values: Sequence) -> list[float]:
-    for value in values:
-        try:
-            good = 0 <= float(value) < math.inf
-        except ValueError:
-            good = False
-        if not good:
-            raise UserError(f"--truncation={value} is no number of at least 0; 1 leaves z as it "
-                            "is.")
-    if not values:
-        raise UserError("--truncation= names no number; 1 leaves z as it is.")
-    return [float(value) for value in values]
 
 
 def find_mode(o: Options) -> str:
     """What is to be made; UserError for options that do not go together."""
     modes = {name: f"--{name}" for name in ("folder", "interpolate", "neighbors")
              if getattr(o, name)}
-    if len(o.truncation) > 1:
-        modes["truncation"] = "--truncation of several values"
+    modes |= {name: f"--{name} of several values" for name in NAMES if len(getattr(o, name)) > 1}
     if len(modes) > 1:
         raise UserError(f"{' and '.join(modes.values())} make different things; give one of them.")
     if o.folder and o.output:
@@ -226,7 +219,7 @@ def check_size(mode: str, texts: int, o: Options) -> None:
     drawn = texts * (o.count or 4)
     ends = (o.count or 2) if o.interpolate == "noise" else texts
     pictures = {"interpolate": (ends - 1) * o.steps, "neighbors": drawn * (o.neighbors + 1),
-                "truncation": drawn * len(o.truncation)}[mode]
+                **{name: drawn * len(getattr(o, name)) for name in NAMES}}[mode]
     if pictures > GRID_PICTURES:
         raise UserError(f"--{mode} would show {pictures:,} pictures; at most {GRID_PICTURES} fit, "
                         f"so give fewer captions or a smaller "
@@ -281,8 +274,8 @@ def define_own_flags() -> None:
                          lower_bound=0, upper_bound=2**62)
     flags.DEFINE_integer("stage", None, "1 or 2; the highest that is trained if not given",
                          lower_bound=1, upper_bound=2)
-    flags.DEFINE_list("truncation", "1", "z is multiplied by it, so that pictures vary less below "
-                      "1; of several values a labelled row each")
+    for name, text in HELP.items():
+        flags.DEFINE_list(name, "1", f"{text}. Of several values a labelled row each")
     flags.DEFINE_enum("interpolate", None, ["captions", "noise"], "a strip and animations from "
                       "one caption, or noise, to the next")
     flags.DEFINE_integer("steps", 16, "--interpolate: from one to the next", lower_bound=1,

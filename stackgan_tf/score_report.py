@@ -11,6 +11,7 @@ import tensorflow as tf
 from stackgan_tf.attribute_classifier import ATTRIBUTES
 from stackgan_tf.config import UserError
 from stackgan_tf.logs import Logs
+from stackgan_tf.messages import reason
 
 PLOT = "metrics.png"
 # Scores of other values of these are not comparable, so each gets a line of its own in a plot.
@@ -39,8 +40,8 @@ def append_line(path: str, record: dict) -> None:
             file.write(json.dumps(record) + "\n")
             file.flush()
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"cannot write {path}: {getattr(error, 'message', error)}; make room, or "
-                        "see to its permissions.") from error
+        raise UserError(f"cannot write {path}: {reason(error)}; make room, or see to its "
+                        "permissions.") from error
 
 
 def read_lines(path: str) -> list[dict]:

@@ -4,6 +4,7 @@ called.
 A metric is a function of arrays in metrics/; its protocol stands in its record.
 """
 
+import copy
 import datetime
 import time
 
@@ -52,6 +53,12 @@ class Scores:
         self.network, self.space, self.judge, self.step = network, space, judge, step
         self._begin, self._commit = time.monotonic(), commit()
 
+    def turned(self, **knobs: float) -> "Scores":
+        """The same of the same captions and noises, with the generator's knobs at these values."""
+        other = copy.copy(self)
+        other.drawings = self.drawings.turned(**knobs)
+        return other
+
     def draw(self) -> None:
         """Reads off the pictures what any of the metrics needs, in one go; the rest is sums."""
         drawings, readers, names = self.drawings, [], {*self.names}
@@ -61,18 +68,20 @@ class Scores:
             readers.append(Reader("joint", f"image_encoder-{self.space.key}", self.space.read))
         if readers:
             self.real = drawings.of_real(readers)
-        if names - {"attribute_accuracy", "diversity"}:
-            self.fake = drawings.of_fakes(self.count, readers)
+        fakes = readers if names - {"attribute_accuracy", "diversity"} else []
+        if "attribute_accuracy" in names:
+            self.once = min(self.count, len(drawings.pictures))  # each caption counts once
+            # with the others, so that no picture is drawn twice
+            self.shown = drawings.of_fakes(self.once, [*fakes, Reader(
+                "attributes", f"attributes-{self.judge.key}",
+                lambda pictures: {"values": self.judge.read(images.shrink(pictures, IMAGE_SIZE))})])
+        if fakes:
+            self.fake = drawings.of_fakes(self.count, fakes)
         if "diversity" in names:
             each = max(2, min(EACH, self.count))
             captions = max(1, min(CAPTIONS, self.count // each, len(drawings.pictures)))
             within = drawings.of_each_caption(captions, each, readers[:1])["network"]["features"]
             self.within = within.reshape(captions, each, -1)
-        if "attribute_accuracy" in names:
-            self.once = min(self.count, len(drawings.pictures))  # each caption counts once
-            self.shown = drawings.of_fakes(self.once, [Reader(
-                "attributes", f"attributes-{self.judge.key}",
-                lambda pictures: {"values": self.judge.read(images.shrink(pictures, IMAGE_SIZE))})])
 
     def _features(self, pictures):
         size = self.drawings.size

@@ -10,12 +10,13 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from stackgan_tf import images
 from stackgan_tf.config import UserError
+from stackgan_tf.knobs import Knobs
 
 EXAMPLE = "http://localhost:8501/v1/models/flowers"
 ADDRESS = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?/v1/models/[^\s/:?#]+"
@@ -34,6 +35,7 @@ class ServedGenerator:
         run: the address.
         text: whether it reads captions.
         stages: those that it draws; (1,) also where it is not known which one that is.
+        knobs: those that can be turned: none.
         walks: whether noise and embeddings are served, which `latents` and `decode` need.
 
     Raises:
@@ -58,12 +60,13 @@ class ServedGenerator:
         self.text = "captions" in inputs
         self.stages = (1, 2) if "stage1_and_stage2" in self._signatures else (1,)
         self._decoder = "from_embeddings" if self.text else "from_noise"
+        self.knobs = ()
         self.walks = {"latents", self._decoder, *["embed"] * self.text} <= set(self._signatures)
 
     def draw_stages(self, captions: Sequence[str] | None, seeds: Sequence[int],
-                    truncation: float = 1.0) -> dict[int, np.ndarray]:
+                    **knobs: float) -> dict[int, np.ndarray]:
         """{stage: uint8 (N, H, W, 3)}, as `Generator.draw_stages`."""
-        self._check_truncation(truncation)
+        self.check_knobs(Knobs(**knobs).turned())
         rows = [{"seeds": int(seed)} for seed in seeds]
         if self.text:
             rows = [{**row, "captions": caption} for row, caption in
@@ -74,14 +77,15 @@ class ServedGenerator:
         made = self._predict("stage1_and_stage2", rows)
         return {stage: self._pictures(made, f"stage{stage}_bytes") for stage in self.stages}
 
-    def latents(self, seeds: Sequence[int], truncation: float = 1.0) -> dict[str, np.ndarray]:
-        """{name: float32 (N, dim)}, as `Generator.latents`; they hold the export's truncation."""
-        self._check_truncation(truncation)
+    def latents(self, seeds: Sequence[int], **knobs: float) -> dict[str, np.ndarray]:
+        """{name: float32 (N, dim)}, as `Generator.latents`, by the knobs of the export."""
+        self.check_knobs(Knobs(**knobs).turned())
         made = self._predict("latents", [{"seeds": int(seed)} for seed in seeds])
         return {name: self._floats(rows, 2) for name, rows in made.items()}
 
-    def embed(self, captions: Sequence[str]) -> np.ndarray:
-        """float32 (N, dim)."""
+    def embed(self, captions: Sequence[str], **knobs: float) -> np.ndarray:
+        """float32 (N, dim), likewise."""
+        self.check_knobs(Knobs(**knobs).turned())
         made = self._predict("embed", [{"captions": caption} for caption in captions])
         return self._floats(made["embeddings"], 2)
 
@@ -98,9 +102,10 @@ class ServedGenerator:
                 for i in range(0, len(rows), ROWS)]
         return images.to_uint8(np.concatenate(made))
 
-    def _check_truncation(self, truncation):
-        if truncation != 1.0:
-            raise UserError("a served model scales its noise as it was exported (--truncation of "
+    def check_knobs(self, names: Iterable[str]) -> None:
+        """UserError if any is to be turned."""
+        for name in names:
+            raise UserError(f"a served model draws as it was exported (--{name} of "
                             "stackgan_tf.export).")
 
     def _read_signatures(self):

@@ -9,7 +9,7 @@ from stackgan_tf import build, projector
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.pipeline import text
 
-MOST = 256  # points of the Projector; it draws them in a second, or six with Stage-II
+MOST = 256  # points of the Projector; each has a picture to be drawn
 
 
 @dataclasses.dataclass(frozen=True)

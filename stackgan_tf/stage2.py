@@ -93,16 +93,18 @@ class Stage2Discriminator(keras.Model):
         image_size: side of the images, a power of two.
         width: Df.
         text_dim: size of its own text layer, 0 without text.
-        norm: "batch" (the paper) or "none".
+        norm: "batch" (the paper), "none" or "spectral".
         unconditional: adds a second head that judges without the caption (released PyTorch
             code, not in the paper).
+        projection, minibatch_std: of blocks.MatchingHead and DiscriminatorTrunk.
     """
 
     def __init__(self, image_size=256, width=64, text_dim=128, unconditional=False,
-                 norm="batch", name="stage2_discriminator"):
+                 norm="batch", projection=False, minibatch_std=0, name="stage2_discriminator"):
         super().__init__(name=name)
-        self.trunk = blocks.DiscriminatorTrunk(image_size, width, norm, name="trunk")
-        self.head = blocks.MatchingHead(width, text_dim, norm, name="head")
+        self.trunk = blocks.DiscriminatorTrunk(image_size, width, norm, minibatch_std,
+                                               name="trunk")
+        self.head = blocks.MatchingHead(width, text_dim, norm, projection, name="head")
         self.unconditional_head = None
         if unconditional:
             self.unconditional_head = blocks.MatchingHead(width, 0, norm,

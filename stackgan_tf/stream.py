@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from stackgan_tf.config import UserError
 
-# What the generators of a seed are for: 0 to 2, and 5, are pipeline's and the text encoder's.
+# What the generators of a seed are for: 0 to 2, 5 and 6 are pipeline's and the text encoder's.
 _SHARDS, _BLOCK = 3, 4
 
 
@@ -126,6 +126,11 @@ class Stream:
         there = tf.cast(captions != "", tf.float32)[..., None]
         right, wrong = tf.unstack(tf.reduce_sum(vectors * there, 2) / tf.reduce_sum(there, 2))
         return {"embeddings": right, "mismatched_embeddings": wrong}
+
+    def text_mean(self, most: int = 1024) -> np.ndarray:
+        """The mean embedding of the first `most` pictures' captions: float64 (dim,)."""
+        batches = self.dataset(0, -(-most // self.batch_size))
+        return np.mean([np.mean(batch["embeddings"], 0, np.float64) for batch in batches], 0)
 
     def rows(self, start: int, stop: int) -> Iterator[dict]:
         """The rows of steps start..stop-1 that are this worker's, as batches of: image uint8 (B,

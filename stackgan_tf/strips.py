@@ -1,4 +1,4 @@
-"""Overviews: a grid, and strips in which one thing changes: truncation, caption or noise."""
+"""Overviews: a grid, and strips in which one thing changes: a knob, the caption or the noise."""
 
 import io
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from stackgan_tf import images
+from stackgan_tf.knobs import Knobs
 
 COLUMNS = 8  # pictures side by side
 FRAME_MILLISECONDS = 80
@@ -30,29 +31,31 @@ def grid(labels: Sequence[str], pictures: Sequence[Sequence[np.ndarray]], count:
     return images.encode_png(images.labelled_grid(rows, lines))
 
 
-def truncation_sweep(generator, labels: Sequence[str], texts: Sequence, seeds: Sequence[int],
-                     truncations: Sequence[float]) -> bytes:
+def sweep(generator, labels: Sequence[str], texts: Sequence, seeds: Sequence[int], name: str,
+          values: Sequence[float], knobs: dict[str, float]) -> bytes:
     """A PNG with a labelled row of pictures a caption and value, the same seeds in each row.
 
     Args:
         generator: a generate.Generator.
         labels, texts: of each caption, what is written above its rows, and what `generate` takes.
+        name, values: of the knob that changes.
+        knobs: the others, fields of knobs.Knobs.
     """
-    rows = [generator.generate([text] * len(seeds), seeds, truncation=value)
-            for text in texts for value in truncations]
-    lines = [f"truncation {value:g}" + f": {label}" * bool(label)
-             for label in labels for value in truncations]
+    rows = [generator.generate([text] * len(seeds), seeds, **{**knobs, name: value})
+            for text in texts for value in values]
+    lines = [f"{name.replace('_', ' ')} {value:g}" + f": {label}" * bool(label)
+             for label in labels for value in values]
     return images.encode_png(images.labelled_grid(rows, lines))
 
 
 def interpolation(generator, labels: Sequence[str], texts: Sequence, seeds: Sequence[int],
-                  steps: int, truncation: float = 1.0) -> list[bytes]:
+                  steps: int, **knobs: float) -> list[bytes]:
     """A strip (PNG) and looping animations (GIF, PNG, WebP) from each (text, seed) to the next.
 
     Args:
         labels: what is written above the strip; the others are those of `between`.
     """
-    made = {stage: between(generator, texts, seeds, steps, truncation, stage)
+    made = {stage: between(generator, texts, seeds, steps, stage, **knobs)
             for stage in generator.stages}
     last = made[max(made)]
     shown = np.linspace(0, len(last) - 1, min(COLUMNS, len(last))).round().astype(int)
@@ -63,8 +66,8 @@ def interpolation(generator, labels: Sequence[str], texts: Sequence, seeds: Sequ
             encode_animation(endless, "PNG"), encode_animation(endless, "WEBP", quality=90)]
 
 
-def between(generator, texts: Sequence, seeds: Sequence[int], steps: int, truncation: float = 1.0,
-            stage: int | None = None) -> np.ndarray:
+def between(generator, texts: Sequence, seeds: Sequence[int], steps: int, stage: int | None = None,
+            **knobs: float) -> np.ndarray:
     """The pictures on the way from each (text, seed) to the next: uint8 (F, H, W, 3).
 
     The ends are the pictures that `generate` makes of them. Embeddings go along a straight line;
@@ -74,10 +77,12 @@ def between(generator, texts: Sequence, seeds: Sequence[int], steps: int, trunca
         generator: a generate.Generator, or a served one.
         texts, seeds: of each end, two or more; texts as `generate` takes them.
         steps: from one end to the next, 1 or more; F is (ends - 1) * steps + 1.
+        knobs: fields of knobs.Knobs.
     """
-    ends = generator.latents(seeds, truncation)
+    generator.check_knobs(Knobs(**knobs).turned())
+    ends = generator.latents(seeds, **knobs)
     latents = {name: walk(rows, steps, slerp) for name, rows in ends.items()}
-    embeddings = walk(generator.embed(texts), steps, lerp) if generator.text else None
+    embeddings = walk(generator.embed(texts, **knobs), steps, lerp) if generator.text else None
     return generator.decode(latents, embeddings, stage)
 
 

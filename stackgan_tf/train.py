@@ -14,10 +14,8 @@ Everything lands in checkpoints/<run>/stage<N>/: checkpoints, the SavedModel, sa
 TensorBoard logs. The same command again goes on where the last one stopped, bit for bit.
 """
 
-import dataclasses
-import itertools
+import functools
 import math
-import os
 
 import numpy as np
 import tensorflow as tf
@@ -26,14 +24,10 @@ from stackgan_tf import (
     below,
     build,
     checkpoint,
-    dashboards,
     devices,
     distribution,
-    images,
-    latents,
     pipeline,
-    projector,
-    shown_texts,
+    settings,
     stream,
 )
 from stackgan_tf.config import (
@@ -42,17 +36,14 @@ from stackgan_tf.config import (
     UserError,
     define_flags,
     given_flags,
-    resolve,
     run_cli,
 )
-from stackgan_tf.logs import Logs, write_whole
 from stackgan_tf.progress import Progress, StopSignal
+from stackgan_tf.reports import Reports
 from stackgan_tf.run_folder import Part, refuse_unwritable
 from stackgan_tf.train_step import make_train_step, make_train_steps
-from stackgan_tf.watchdog import Watchdog
 
 MOST_SKIPPED = 3  # steps, with --on_nan=rollback; more is no accident
-PROJECTOR_STEPS = 500  # between two of its pictures at least: drawing them costs a hundredth
 
 
 def main(_):
@@ -60,16 +51,16 @@ def main(_):
     cluster = distribution.start(given.get("distribute", Config.distribute),
                                  given.get("tpu", Config.tpu))
     with cluster.together():
-        return train(cluster)
+        return train(given, cluster)
 
 
-def train(cluster) -> int:
+def train(given, cluster) -> int:
     """Trains the stage that the flags say, on the cluster's devices; returns the exit code."""
-    config = settings()
+    config = settings.from_flags(given)
     devices.settle_determinism(config)
     part = Part(config.checkpoint_dir, config.run, f"stage{config.stage}")
     refuse_unwritable(part.path)
-    config = settle_precision(config, part)
+    config = settings.settle_precision(config, part)
     cluster.check(config)
     source = below.find_stage1(config, part)
     text = Part(config.checkpoint_dir, config.run, "text_encoder")
@@ -84,6 +75,7 @@ def train(cluster) -> int:
     # The chief draws, trains and writes what is not there yet.
     batches = cluster.chief_first(lambda: build.load_batches(
         config, cluster.worker, cluster.workers))
+    cluster.expect_same(len(batches), "pictures")
     if cluster.is_chief:
         part.open(config)
         if not (code := below.prepare_text_encoder(config, text)) and source:
@@ -94,57 +86,6 @@ def train(cluster) -> int:
     with cluster.strategy.scope():
         frozen_stage1 = build.Stage1(below.kept_stage1(part)) if source else None
     return Trainer(config, part, text, batches, frozen_stage1, cluster).run()
-
-
-def settings() -> Config:
-    """The Config of this start: flags, the run's Stage-I, preset; the embeddings' own size.
-
-    `precomputed_embeddings` in it says whether there are any: the run's config.json tells
-    `sample` so.
-    """
-    given = given_flags()
-    shared = None
-    if given.get("stage") == 2:
-        shared = Part(given.get("checkpoint_dir", Config.checkpoint_dir),
-                      given.get("run", Config.run), "stage1").read_config()
-    config = resolve(given, shared)
-    dim = build.embedding_dim(config) if config.embedding_dim else 0
-    config = dataclasses.replace(config, precomputed_embeddings=bool(dim))
-    if dim:
-        if config.text_encoder:
-            raise UserError(f"--text_encoder={config.text_encoder} has no use with the embeddings "
-                            f"of --dataset={config.dataset}; add --noprecomputed_embeddings, or "
-                            "leave it out.")
-        if given.get("embedding_dim", dim) != dim:
-            raise UserError(f"--embedding_dim={config.embedding_dim} does not fit the embeddings "
-                            f"of --dataset={config.dataset}, which have {dim} numbers; leave it "
-                            "out.")
-        config = dataclasses.replace(config, embedding_dim=dim)
-    if config.text_encoder:
-        text = Part(config.checkpoint_dir, config.run, "text_encoder")
-        kept = (text.read_config() or {}).get("text_encoder") == config.text_encoder
-        path = text.saved_model if kept and text.is_exported() else config.text_encoder
-        dim = build.TextEncoder(path).dim
-        if given.get("embedding_dim", dim) != dim:
-            raise UserError(f"--embedding_dim={config.embedding_dim} does not fit the text encoder "
-                            f"{config.text_encoder}, which gives {dim}; leave it out.")
-        config = dataclasses.replace(config, embedding_dim=dim)
-    return config
-
-
-def settle_precision(config: Config, part: Part) -> Config:
-    """--precision=auto becomes the type that the part was begun in, or else this machine's.
-
-    So a run that moves to another machine goes on exactly as it began.
-    """
-    if config.precision != "auto":
-        return config
-    here = devices.precision(config)
-    begun = part.is_begun() and (part.read_config() or {}).get("precision") or here
-    if begun not in (here, "auto"):  # older versions kept "auto"
-        print(f"--precision=auto: going on in {begun}, in which this run was begun; a new run "
-              f"would take {here} on this machine", flush=True)
-    return dataclasses.replace(config, precision=begun)
 
 
 class Trainer:
@@ -168,14 +109,13 @@ class Trainer:
             self._make_networks(frozen_stage1, steps_per_epoch)
         self.steps_per_call = self.cluster.steps_per_call(devices.steps_per_call(config))
         if self.cluster.is_chief:
-            self.logs = Logs(part.logs)
             # What samples and exports has each weight once; if training has it often, a copy.
             self.drawing = self.gan
             if not self.cluster.is_plain:
                 self.drawing = build.generator_alone(
                     config, frozen_stage1 and build.Stage1(frozen_stage1.path))
             self.stage_export = checkpoint.StageExport(config, self.drawing)
-            self._prepare_samples(encoder)
+            self.reports = Reports(config, part, self.drawing, encoder)
 
     def _make_networks(self, frozen_stage1, steps_per_epoch):
         """Networks, optimizers, the step, and the checkpoints of all of them."""
@@ -217,41 +157,37 @@ class Trainer:
             print(f"warning: the text encoder's numbers have a standard deviation of {spread:.2g}; "
                   "the networks learn captions best near 1. Scale its output.", flush=True)
 
-    def _prepare_samples(self, encoder):
-        """Captions and noise of the grids and the Projector, the same at every checkpoint."""
-        rows, self.columns = (8, 4) if self.config.image_size <= 64 else (5, 4)
-        self.captions, self.grid_embeddings, self.projected = [""] * rows, None, None
-        if self.config.embedding_dim:
-            grid, self.projected = shown_texts.read(self.config, rows, encoder)
-            self.captions = grid.captions
-            self.grid_embeddings = tf.repeat(grid.embeddings, self.columns, axis=0)
-        self.grid_latents = self._fixed_latents(rows * self.columns)
-
-    def _fixed_latents(self, count):
-        return latents.draw(self.gan.latent_dims, [self.config.seed, 2**31 - 1], count)
+    @functools.cached_property
+    def text_mean(self) -> np.ndarray | None:
+        """The mean embedding of the training captions, float (dim,); None without text."""
+        if not self.config.embedding_dim:
+            return None
+        if isinstance(self.batches, stream.Stream):
+            return self.batches.text_mean()
+        return self.batches.embeddings.mean(0, dtype=np.float64)
 
     def run(self) -> int:
         """Trains to the end; returns an exit code: 0, or 128 + the signal that stopped it."""
         config, start, chief = self.config, self.restore(), self.cluster.is_chief
         if start >= self.total:
             print(f"already trained for {start} steps; for more, raise --train_steps or --epochs.")
-            if chief and checkpoint.exported_step(self.part.saved_model) != start:
-                self.export(start)  # was killed in between
+            saved = self.part.saved_model
+            if chief and (checkpoint.exported_step(saved) != start  # was killed in between
+                          # or an older version kept no mean
+                          or config.embedding_dim and checkpoint.text_mean(saved) is None):
+                self.export(start)
             return 0
         if start:
             print(f"going on from the checkpoint of step {start}", flush=True)
         self.skipped = list(self.checkpoints.notes.get("skipped", ()))
-        self.watchdog = Watchdog(self.checkpoints.notes.get("variety", 0.0))
         if chief:
+            self.reports.begin(start, self.checkpoints.notes.get("variety", 0.0))
             if config.on_nan == "rollback" and not self.checkpoints.steps():
                 self.save(0)  # to go back to
             progress = Progress(f"stage {config.stage}", start, self.total, config.log_steps,
                                 config.batch_size)
-            with self.logs.writing():
-                dashboards.write_layout()
-                dashboards.write_hparams(config)
         with StopSignal() as stop:
-            step, batches, names, stopped, projected = start, self._batches(start), [], 0, start
+            step, batches, names, stopped = start, self._batches(start), [], 0
             while step < self.total and not stopped:
                 step, parts = self._steps(batches, step)
                 names = sorted(parts) if parts else names
@@ -264,15 +200,17 @@ class Trainer:
                     continue
                 if not chief:
                     continue
-                values = self.report(step, parts, progress) if parts and (due or log) else None
+                values = None
+                if parts and (due or log):
+                    # the optimizer's own rate: steps that float16 leaves out do not count for it
+                    values = self.reports.write_numbers(
+                        step, parts, self.generator_adam.learning_rate,
+                        progress.images_per_second(step))
                 progress.update(step, values if log else None)
                 if due:
                     self.save(step)
-                    self.write_samples(step)
-                    if step == self.total or (step - projected >= PROJECTOR_STEPS
-                                              and not stopped):
-                        self.write_projector()
-                        projected = step
+                    self.reports.write_pictures(step, self._still(), step == self.total,
+                                                bool(stopped))
                     self.export(step)
         if chief:
             progress.close()
@@ -292,7 +230,8 @@ class Trainer:
         return step
 
     def save(self, step):
-        self.checkpoints.save(step, {"skipped": self.skipped, "variety": self.watchdog.variety})
+        self.checkpoints.save(step, {"skipped": self.skipped,
+                                     "variety": self.reports.watchdog.variety})
 
     def _batches(self, start):
         batches, plain = self.batches.dataset(start, self.total), self.cluster.is_plain
@@ -347,60 +286,6 @@ class Trainer:
               f"({len(self.skipped)} of {MOST_SKIPPED} times)", flush=True)
         return step
 
-    def report(self, step, parts, progress) -> dict:
-        """Writes a step's numbers to TensorBoard."""
-        values = {name: float(value) for name, value in parts.items()}
-        line = None
-        if self.config.loss in ("non_saturating", "hinge"):  # of the others 0 divides nothing
-            line = self.watchdog.accuracy(values["accuracy/real"], values["accuracy/fake"])
-        self.warn(line, step)  # first: a full disk would swallow it below
-        with self.logs.writing():
-            for name, value in values.items():
-                tf.summary.scalar(name, value, step)
-            # the optimizer's own: with float16 it leaves out steps, and they do not count for it
-            tf.summary.scalar("learning_rate", self.generator_adam.learning_rate, step)
-            tf.summary.scalar("images_per_second", progress.images_per_second(step), step)
-        return {"loss D": values["loss/discriminator"], "G": values["loss/generator"]}
-
-    def warn(self, line, step):
-        if line:
-            print(f"warning: step {step}: {line}", flush=True)
-            with self.logs.writing():
-                tf.summary.text("watchdog", line, step)
-
-    def write_samples(self, step):
-        """A grid of the fixed captions as PNG and in TensorBoard; Stage-I above Stage-II."""
-        sizes = [self._draw_grid(self._still())]
-        variety, line = self.watchdog.samples(sizes[0])
-        if self.drawing.stage1 is not None:
-            sizes.insert(0, self._draw_grid(None))
-        rows, labels = [], []
-        for i, caption in enumerate(self.captions):
-            here = slice(i * self.columns, (i + 1) * self.columns)
-            rows += [pictures[here] for pictures in sizes]
-            labels += [caption] + [""] * (len(sizes) - 1)
-        grid = images.labelled_grid(rows, labels)
-        path = os.path.join(self.part.samples, f"step-{step:08d}.png")
-        try:
-            write_whole(path, images.encode_png(grid))
-        except tf.errors.OpError as error:  # a picture less is no reason to lose the checkpoint
-            print(f"warning: {path} could not be written: {error.message}", flush=True)
-        with self.logs.writing():
-            tf.summary.scalar("samples/variety", variety, step)
-            tf.summary.image("samples", grid[None], step)
-            if any(self.captions):
-                text = "\n".join(f"{i + 1}. {caption}" for i, caption in enumerate(self.captions))
-                tf.summary.text("samples/captions", text, step)
-        self.warn(line, step)
-
-    def write_projector(self):
-        """The test captions with a picture of each, for TensorBoard's Projector."""
-        if texts := self.projected:
-            made = self._draw(self._still(), self._fixed_latents(len(texts.captions)),
-                              texts.embeddings)
-            projector.write(self.logs, texts.captions, texts.classes, texts.embeddings,
-                            itertools.chain.from_iterable(made))
-
     def _still(self):
         """The generator to sample and to export."""
         if self.drawing is self.gan:
@@ -410,28 +295,9 @@ class Trainer:
             variable.assign(value)
         return self.drawing.generator
 
-    def _draw_grid(self, generator):
-        return np.concatenate(list(self._draw(generator, self.grid_latents, self.grid_embeddings)))
-
-    def _draw(self, generator, fixed_latents, embeddings):
-        """uint8 pictures, eight at a time, by `generator`, or by the Stage-I below when None."""
-        for first in range(0, len(fixed_latents["noise"]), 8):
-            rows = slice(first, first + 8)
-            inputs = {name: value[rows] for name, value in fixed_latents.items()}
-            given = None if embeddings is None else embeddings[rows]
-            if generator is None:
-                made = self.drawing.stage1({**inputs, "embeddings": given})
-            else:
-                made = self.drawing.generate(inputs, given, generator=generator)["images"]
-            try:
-                yield images.to_uint8(made)
-            except ValueError as error:  # not a number
-                raise UserError(f"the generator's weights are no longer finite ({error}); the last "
-                                "checkpoint is kept. Try a lower --learning_rate in a new --run."
-                                ) from error
-
     def export(self, step):
-        self.stage_export.write(self.part.saved_model, self._still(), step, self.fingerprint)
+        self.stage_export.write(self.part.saved_model, self._still(), step, self.fingerprint,
+                                self.text_mean)
 
 
 if __name__ == "__main__":

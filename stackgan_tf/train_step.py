@@ -15,8 +15,9 @@ def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_gener
 
     Args:
         gan: an object with `generator`, `discriminator`, `draw_latents(seed, batch_size)`,
-            `generate(latents, embeddings, training)`, `discriminator_loss(batch, fake_images)`
-            and `generator_loss(batch, output)`, the last of what `generate` gave. Losses and what
+            `generate(latents, embeddings, training)`,
+            `discriminator_loss(batch, fake_images, latents)` and
+            `generator_loss(batch, output, latents)`, of what `generate` gave. Losses and what
             comes with them are means over the rows of the batch.
         generator_optimizer, discriminator_optimizer: Keras optimizers, built on the trainable
             variables of the two networks.
@@ -48,12 +49,12 @@ def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_gener
             output = gan.generate(latents, batch.get("embeddings"), training=True)
             with g_tape.stop_recording(), tf.GradientTape(watch_accessed_variables=False) as d_tape:
                 d_tape.watch(d_variables)
-                d_loss, d_parts = gan.discriminator_loss(batch, output["images"])
+                d_loss, d_parts = gan.discriminator_loss(batch, output["images"], latents)
                 d_loss = discriminator_optimizer.scale_loss(share(d_loss))  # with float16 only
             with g_tape.stop_recording():
                 d_gradients = total(d_tape.gradient(d_loss, d_variables))
                 discriminator_optimizer.apply(d_gradients, d_variables)
-            g_loss, g_parts = gan.generator_loss(batch, output)
+            g_loss, g_parts = gan.generator_loss(batch, output, latents)
             g_loss = generator_optimizer.scale_loss(share(g_loss))
         g_gradients, parts = total((g_tape.gradient(g_loss, g_variables),
                                     share({**d_parts, **g_parts})))

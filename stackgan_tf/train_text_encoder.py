@@ -4,7 +4,7 @@ r"""Trains the char-CNN-RNN that turns captions into embeddings, on the captions
     python -m stackgan_tf.train_text_encoder --run=birds --preset=birds --data_dir=data/birds
 
 `python -m stackgan_tf.train` does this by itself when the run has no text encoder yet. It takes
-about four minutes on two CPU cores with the built-in flowers. Only the split "train" is learned
+about five minutes on two CPU cores with the built-in flowers. Only the split "train" is learned
 from. checkpoints/<run>/text_encoder/ then holds config.json, ckpt/, saved_model/ (captions: string
 [B] -> embeddings: float32 [B, dim]), image_encoder/ (a SavedModel of the pictures' side, for
 evaluate's R-precision), logs/ for TensorBoard and metrics.jsonl. Ctrl-C or SIGTERM saves a
@@ -36,9 +36,10 @@ from stackgan_tf.text_encoders import char_cnn_rnn
 
 IMAGE_SIZE = 64  # what captions say can be seen at this size
 RELEVANT = ("seed", "dataset", "data_dir", "image_dir", "captions_dir", "images_per_class",
-            "memory_gb", "shuffle_buffer", "embedding_dim", "text_encoder_width",
-            "text_encoder_steps", "text_encoder_batch_size", "text_encoder_learning_rate",
-            "text_encoder_loss", "text_encoder_temperature", "text_encoder_grayscale")
+            "shuffle_captions", "memory_gb", "shuffle_buffer", "embedding_dim",
+            "text_encoder_width", "text_encoder_steps", "text_encoder_batch_size",
+            "text_encoder_learning_rate", "text_encoder_loss", "text_encoder_temperature",
+            "text_encoder_grayscale")
 
 
 class Data:
@@ -212,7 +213,7 @@ def _load(settings):
     batch_size = settings.text_encoder_batch_size
     if rows := build.open_stream(settings, batch_size, captions_per_embedding=1):
         return StreamData(rows, settings.text_encoder_steps, settings.text_encoder_grayscale)
-    examples = build.load_examples(settings, "train")
+    examples = build.load_training(settings)
     if batch_size > len(examples) > 1:  # a single one is pipeline.Batches's to refuse
         raise UserError(f"--text_encoder_batch_size={batch_size} is more than the {len(examples)} "
                         f"pictures of the data; try --text_encoder_batch_size="

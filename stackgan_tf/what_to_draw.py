@@ -1,4 +1,5 @@
-"""What `sample` shall draw: captions, a file of them, or vectors; refused in the flags' words."""
+"""What shall be drawn, captions, a file of them, or vectors, and with which knobs; refused in the
+flags' words."""
 
 import os
 import re
@@ -9,6 +10,7 @@ import numpy as np
 from stackgan_tf import restricted_pickle
 from stackgan_tf.caption_files import read_lines
 from stackgan_tf.config import UserError
+from stackgan_tf.knobs import is_value
 
 EXAMPLE = '--captions="this flower has six rounded red petals"'
 
@@ -35,6 +37,20 @@ def read_captions(captions: Sequence[str], path: str) -> list[str]:
             raise UserError(f"caption {i + 1} of {len(captions)} is no UTF-8; have the terminal "
                             "send that, or put it into a --captions_file.")
     return list(captions)
+
+
+def read_values(name: str, values: Sequence) -> list[float]:
+    """The values of a knob, --name=values, as numbers."""
+    for value in values:
+        try:
+            good = is_value(float(value))
+        except ValueError:
+            good = False
+        if not good:
+            raise UserError(f"--{name}={value} is no number of at least 0; 1 draws as trained.")
+    if not values:
+        raise UserError(f"--{name}= names no number; 1 draws as trained.")
+    return [float(value) for value in values]
 
 
 def check_text(generator, captions: Sequence[str], embeddings: str) -> None:

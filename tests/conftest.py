@@ -3,6 +3,7 @@
 import collections
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +11,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fake_runs import write_stage, write_text_encoder
+import typed
+from fake_runs import MEAN, write_stage, write_text_encoder
 from PIL import Image
 
 from stackgan_tf import build, checkpoint, train
@@ -118,6 +120,14 @@ def command(module, *flags, check=True, **kwargs):
     return done
 
 
+def command_here(module, *flags, check=True):
+    """The same in this process, for what needs none of its own: TensorFlow takes seconds to start.
+    """
+    code, out, err = typed.here(module, *flags)
+    assert not check or code == 0, out + err
+    return subprocess.CompletedProcess([module, *flags], code, out, err)
+
+
 def tiny_flags(stage, **changes):
     """Command-line flags of TINY for a stage."""
     values = {**TINY, "stage": stage, "image_size": {1: 16, 2: 32}[stage], **changes}
@@ -139,10 +149,22 @@ def runs(tmp_path_factory):
     """A checkpoint_dir with the runs `both`, `sketch` (Stage-I only) and `silent` (no text)."""
     root = tmp_path_factory.mktemp("checkpoints")
     below = write_stage(root / "both/stage1", 16)
-    write_stage(root / "both/stage2", 32, below=below)
+    write_stage(root / "both/stage2", 32, below=below, mean=MEAN)
     write_text_encoder(root / "both/text_encoder")
     write_stage(root / "sketch/stage1", 16)
     write_text_encoder(root / "sketch/text_encoder")
     write_stage(root / "silent/stage1", 16, text=False)
     (root / "begun/stage1").mkdir(parents=True)
+    return str(root)
+
+
+@pytest.fixture(scope="session")
+def demo_root(runs, folder, tmp_path_factory):
+    """A checkpoint_dir with the runs of `runs`, where `both` knows its data: `folder`."""
+    root = tmp_path_factory.mktemp("demo")
+    for run in ("sketch", "silent"):
+        os.symlink(os.path.join(runs, run), root / run)
+    shutil.copytree(os.path.join(runs, "both"), root / "both")
+    (root / "both/stage2/config.json").write_text(json.dumps({
+        "dataset": "folder", "data_dir": folder, "crop_margin": 0.25, "image_size": 32}))
     return str(root)

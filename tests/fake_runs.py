@@ -7,6 +7,7 @@ import tensorflow as tf
 from stackgan_tf import checkpoint
 
 NOISE, EPSILON, DIM = 5, 3, 4
+MEAN = (0.5, 0.25, 1.0, 0.0)  # of the embeddings of what `both` was trained with
 
 
 class FakeStage(keras.Model):
@@ -25,7 +26,7 @@ class FakeStage(keras.Model):
         return tf.tanh(self.conv(tf.image.resize(x, [self.size, self.size])))
 
 
-def write_stage(path, size, text=True, below=None):
+def write_stage(path, size, text=True, below=None, mean=None):
     dims = {"noise": NOISE, **({"epsilon": EPSILON, "embeddings": DIM} if text else {})}
     signature = {name: tf.TensorSpec([None, dim], tf.float32, name) for name, dim in dims.items()}
     model = FakeStage(size, seed=size)
@@ -33,7 +34,8 @@ def write_stage(path, size, text=True, below=None):
     endpoints = {"serve": (lambda x: {"images": model(x)}, [signature])}
     if below is not None:
         endpoints["stage1"] = (lambda x: {"images": below(x)}, [signature])
-    checkpoint.export(str(path / "saved_model"), [model] + [below] * (below is not None), endpoints)
+    checkpoint.export(str(path / "saved_model"), [model] + [below] * (below is not None), endpoints,
+                      text_mean=mean)
     return model
 
 

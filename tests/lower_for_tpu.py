@@ -20,6 +20,8 @@ BATCH = 4
 CASES = {
     "stage 1": (1, {"condition_blocks": True}),
     "stage 1, R1": (1, {"discriminator_norm": "none", "r1_weight": 0.1}),
+    "stage 1, modern": (1, {"recipe": "modern", "discriminator_norm": "spectral",
+                            "minibatch_std": 2}),
     "stage 2": (2, {"unconditional_head": True, "image_size": 64}),
     "stage 2, bfloat16": (2, {"precision": "mixed_bfloat16", "image_size": 64}),
 }

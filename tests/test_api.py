@@ -21,12 +21,13 @@ def test_pictures_are_those_of_sample(runs, tmp_path):
             assert picture.tobytes() == Image.open(tmp_path / f"{i}_{j}_stage2.png").tobytes()
 
 
-def test_stage_and_truncation(runs):
+def test_stage_and_knobs(runs):
     sketch, = sg.generate("cab", "both", stage=1, checkpoint_dir=runs)
     assert sketch.size == (16, 16)
-    flat, = sg.generate("cab", "both", truncation=0, checkpoint_dir=runs)
-    expected = Generator(runs, "both").generate(["cab"], [0], truncation=0.0)
-    assert (np.asarray(flat) == expected[0]).all()
+    for knob, value in {"truncation": 0, "epsilon_scale": 0, "text_strength": 2}.items():
+        turned, = sg.generate("cab", "both", checkpoint_dir=runs, **{knob: value})
+        expected = Generator(runs, "both").generate(["cab"], [0], **{knob: float(value)})
+        assert (np.asarray(turned) == expected[0]).all()
 
 
 def test_loads_once_and_anew_when_trained_further(tmp_path, monkeypatch):
@@ -70,6 +71,9 @@ def test_runs_without_captions(runs, tmp_path):
     ({"stage": 2, "run": "sketch"}, "no trained stage 2"),
     ({"truncation": -1}, "truncation=-1 is no finite number"),
     ({"truncation": float("nan")}, "truncation=nan"),
+    ({"epsilon_scale": "1"}, "epsilon_scale='1' is no finite number"),
+    ({"text_strength": float("inf")}, "text_strength=inf is no finite number"),
+    ({"text_strength": 2, "run": "sketch"}, "does not have; leave it out"),
 ])
 def test_mistakes_are_one_line(runs, arguments, message):
     with pytest.raises(ValueError, match=message) as caught:

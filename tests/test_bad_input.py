@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from bad_input import command_lines, data_sets, pictures, run_folders, weights
-from bad_input.mistakes import Place, case, on_run, untouched_logging
+from bad_input.mistakes import Place, case, on_run
 from conftest import ROOT
 from PIL import Image
+from typed import untouched_logging
 
 from stackgan_tf import below, build
 from stackgan_tf.datasets import drawn_flowers

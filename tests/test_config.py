@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from conftest import command
+from conftest import command, command_here
 
 from stackgan_tf.config import PRESETS, Config, UserError, _comments, resolve, to_flags
 
@@ -48,6 +48,13 @@ def test_flag_beats_stage1_beats_preset():
     ({"generator_width": 5, "image_size": 128}, ["--generator_width=5", "multiple"]),
     ({"embedding_dim": 0, "text_encoder": "x"}, ["--text_encoder=x", "--embedding_dim=0"]),
     ({"preset": "birds", "r1_weight": 1.0}, ["--r1_weight=1.0", "--discriminator_norm=none"]),
+    ({"preset": "birds", "ma_gp_weight": 2.0}, ["--ma_gp_weight=2.0", "--discriminator_norm=none"]),
+    ({"recipe": "modern", "precision": "mixed_float16"}, ["--ma_gp_weight=2.0", "mixed_bfloat16"]),
+    ({"recipe": "old"}, ["--recipe=old", "preset, paper, modern"]),
+    ({"diff_augment": "cutout,zoom"}, ["--diff_augment=cutout,zoom", "color, translation, cutout"]),
+    ({"diff_augment": "cutout,cutout"}, ["--diff_augment=cutout,cutout", "at most once"]),
+    ({"minibatch_std": 1}, ["--minibatch_std=1", "give 4"]),
+    ({"text_in_discriminator": "projection", "embedding_dim": 0}, ["projection has no use with"]),
     ({"epochs": float("inf")}, ["--epochs=inf"]),
     # beyond any training, and beyond what a step counter holds
     ({"epochs": 1e300}, ["--epochs=1e+300", "0 to 1000000"]),
@@ -56,6 +63,7 @@ def test_flag_beats_stage1_beats_preset():
     ({"learning_rate": 1e30}, ["--learning_rate=1e+30", "0 to 1"]),
     ({"text_once": True}, ["--text_once=True", "--stage=2"]),
     ({"stage1": "x"}, ["--stage1=x", "--stage=2"]),
+    ({"embedding_dim": 0, "shuffle_captions": True}, ["--shuffle_captions", "--embedding_dim=0"]),
 ])
 def test_refusals_name_the_value_and_the_remedy(given, words):
     with pytest.raises(UserError) as caught:
@@ -74,8 +82,8 @@ def test_flagfile_gives_the_same_config(tmp_path):
     config = resolve({"stage": 2, "conditioning_augmentation": False, "seed": 4})
     (tmp_path / "run.flags").write_text("\n".join(to_flags(config)))
     # --stage1 with stage 1 is refused after the file is read: proof that it was read
-    done = command("train", f"--flagfile={tmp_path}/run.flags", "--stage=1", "--stage1=x",
-                   "--image_size=64", check=False)
+    done = command_here("train", f"--flagfile={tmp_path}/run.flags", "--stage=1", "--stage1=x",
+                        "--image_size=64", check=False)
     assert done.returncode == 1 and "--stage1=x is for --stage=2" in done.stderr
 
 
@@ -85,7 +93,7 @@ def test_help_lists_the_options_with_their_comments():
 
 
 def test_unknown_flag_and_argument():
-    done = command("train", "--batchsize=3", check=False)
+    done = command_here("train", "--batchsize=3", check=False)
     assert done.returncode != 0 and "batchsize" in done.stderr and "batch_size" in done.stderr
-    done = command("train", "stage=1", check=False)
+    done = command_here("train", "stage=1", check=False)
     assert done.returncode == 2 and "'stage=1'" in done.stderr

@@ -80,6 +80,14 @@ def test_a_tf_config_that_cannot_be_read_is_said(monkeypatch, text, words):
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_the_readme_s_tf_config_can_be_read(monkeypatch):
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+        (text,) = re.findall(r"export TF_CONFIG='(.+?)'", file.read(), re.S)
+    monkeypatch.setenv("TF_CONFIG", text)
+    worker, addresses = distribution.read_tf_config()
+    assert worker == 0 and len(addresses) == 4
+
+
 @pytest.mark.parametrize("kind, tpu, words", [
     ("all", "", "--distribute=all is unknown; choose one of auto, none, mirrored"),
     ("none", "pod", "--tpu=pod has no use with --distribute=none"),
@@ -97,6 +105,13 @@ def test_refused_at_the_start(monkeypatch, kind, tpu, words):
     (cluster_of(4), {"batch_size": 50},
      "--batch_size=50 is not divisible by the 4 devices in use; try 48."),
     (cluster_of(8), {"batch_size": 6}, "by the 8 devices in use; try 8."),
+    (cluster_of(1), {"minibatch_std": 3}, "--minibatch_std=3 does not divide the 4 pictures of a "
+                                          "device at --batch_size=4; try 4."),
+    (cluster_of(2), {"batch_size": 16, "minibatch_std": 4, "r1_weight": 1.0, "r1_every": 4,
+                     "discriminator_norm": "none"},
+     "the 2 and 6 pictures of a device, cut in two by --r1_every=4, at --batch_size=16; try 2."),
+    (cluster_of(1), {"batch_size": 5, "minibatch_std": 4, "r1_weight": 1.0, "r1_every": 2,
+                     "discriminator_norm": "none"}, "take another --batch_size, or 0."),
     (cluster_of(2), {"precision": "mixed_float16"}, "--precision=mixed_float16 .* 2 devices"),
     (cluster_of(2), {"jit_compile": "on"}, "--jit_compile=on is for one device or a TPU"),
     (cluster_of(8, True), {"batch_size": 8, "jit_compile": "off"}, "--jit_compile=off: a TPU"),
@@ -117,6 +132,19 @@ def test_a_folder_that_is_not_shared_is_said(monkeypatch, tmp_path):
         cluster.expect_shared(path)
     (tmp_path / "config.json").write_text("{}")
     cluster.expect_shared(path)
+
+
+def test_workers_with_other_data_are_refused(monkeypatch):
+    cluster = distribution.Cluster()
+    cluster.expect_same(12, "pictures")
+    monkeypatch.setattr(cluster, "gather", lambda numbers: np.array([numbers, [11], numbers]))
+    with pytest.raises(UserError, match=r"\[12, 11, 12\] pictures.*the same --data_dir"):
+        cluster.expect_same(12, "pictures")
+
+
+def test_a_cluster_of_one_machine_is_that_machine(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", tf_config("10.0.0.1:2222"))
+    assert distribution.start("multi_worker", "").is_plain
 
 
 def test_one_device_takes_everything(tiny):

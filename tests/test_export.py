@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 import serving
 import tensorflow as tf
-from conftest import ROOT, TINY, command
+from conftest import ROOT, TINY, command_here
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from stackgan_tf import build, checkpoint, export, latents, sample
+from stackgan_tf import build, checkpoint, export, knobs, latents, sample
 from stackgan_tf.config import UserError, resolve
 from stackgan_tf.generate import Generator
 from stackgan_tf.run_folder import Part
@@ -55,7 +55,8 @@ def write_stage(root, run, stage, **changes):
     os.makedirs(part.path)
     with open(os.path.join(part.path, "config.json"), "w") as file:
         json.dump(dataclasses.asdict(config), file)
-    checkpoint.StageExport(config, gan).write(part.saved_model, gan.generator, step=6)
+    mean = np.linspace(-0.5, 0.7, 8) if config.embedding_dim else None
+    checkpoint.StageExport(config, gan).write(part.saved_model, gan.generator, 6, text_mean=mean)
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +86,7 @@ def root(tmp_path_factory):
 def served(root, tmp_path_factory):
     """(folder of versions, what the command printed)"""
     base = str(tmp_path_factory.mktemp("serving") / "flowers")
-    done = command("export", f"--checkpoint_dir={root}", "--run=tiny", f"--output={base}")
+    done = command_here("export", f"--checkpoint_dir={root}", "--run=tiny", f"--output={base}")
     return base, done.stdout
 
 
@@ -300,9 +301,10 @@ def test_warm_up_requests_are_serving_s_own_and_run(served, model):
 # What is in it
 
 
-def noise(seeds, scale=1.0):
+def noise(seeds, scale=1.0, epsilon_scale=1.0):
     drawn = latents.draw_each({"noise": 5, "epsilon": 6}, seeds)
-    return {"noise": scale * drawn["noise"].numpy(), "epsilon": drawn["epsilon"].numpy()}
+    return {"noise": scale * drawn["noise"].numpy(),
+            "epsilon": epsilon_scale * drawn["epsilon"].numpy()}
 
 
 def near(pngs, images):
@@ -319,16 +321,22 @@ def test_mean_is_epsilon_zero(model):
     assert (made != model.predict("", ROWS)["image_bytes"]).all()
 
 
-def test_truncation_scales_the_noise_as_sample_does(root, model):
+def test_knobs_turn_what_they_do_in_sample(root, model):
     generator = Generator(root, "tiny")
+    assert generator.knobs == knobs.NAMES
     functions, _ = export.in_precision(generator, root, None)
-    half = export.ServedModel(generator, functions, 0.5, 2).endpoints()["serve"][0]
-    made = half({name: tf.constant(value) for name, value in ROWS.items()})["image_bytes"].numpy()
-    inputs = noise(ROWS["seeds"], 0.5)
-    inputs |= model.predict("embed", {"captions": ROWS["captions"]})
+    turned = {"truncation": 0.5, "epsilon_scale": 0.25, "text_strength": 3.0}
+    endpoints = export.ServedModel(generator, functions, knobs.Knobs(**turned), 2).endpoints()
+    rows = {name: tf.constant(value) for name, value in ROWS.items()}
+    made = endpoints["serve"][0](rows)["image_bytes"].numpy()
+    plain = model.predict("embed", {"captions": ROWS["captions"]})["embeddings"]
+    inputs = noise(ROWS["seeds"], 0.5, 0.25)
+    inputs["embeddings"] = 3 * plain - 2 * np.linspace(-0.5, 0.7, 8, dtype=np.float32)
     near(made, model.predict("from_embeddings", inputs)["images"])
     captions = [c.decode() for c in ROWS["captions"]]
-    near(made, generator.generate(captions, ROWS["seeds"], truncation=0.5) / 127.5 - 1)
+    near(made, generator.generate(captions, ROWS["seeds"], **turned) / 127.5 - 1)
+    embedded = endpoints["embed"][0]({"captions": rows["captions"]})["embeddings"]
+    np.testing.assert_allclose(embedded, inputs["embeddings"], atol=1e-5)
 
 
 @pytest.mark.parametrize("run, trained, other", [("tiny", "bfloat16", "float32"),

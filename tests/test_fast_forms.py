@@ -132,7 +132,7 @@ def test_two_replicas_compute_what_one_device_does():
 import numpy as np, tensorflow as tf, keras
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from stackgan_tf import blocks
+from stackgan_tf import blocks, train_step
 from stackgan_tf.adam import FusedAdam
 x = np.random.default_rng(0).normal(2, 3, (4, 3, 3, 5)).astype(np.float32)
 found = []
@@ -150,8 +150,7 @@ for strategy in (tf.distribute.get_strategy(),
         with tf.GradientTape() as tape:
             tape.watch(variables)
             loss = tf.reduce_sum(layer(rows, training=True) ** 3) / len(x)
-        gradients = tape.gradient(loss, variables)
-        adam.apply(tf.distribute.get_replica_context().all_reduce("SUM", gradients), variables)
+        adam.apply(train_step.total(tape.gradient(loss, variables)), variables)
     for _ in range(3):
         rows = iter(np.split(x, replicas))
         data = strategy.experimental_distribute_values_from_function(
@@ -225,10 +224,13 @@ def test_r1_on_every_other_image_is_that_of_those_images(tiny):
         np.testing.assert_allclose(parts[name], plain[name], atol=1e-5)
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_xla_compiles_the_whole_step(tiny, stage1_path, stage):
+@pytest.mark.parametrize("stage, changes", [
+    (1, {"condition_blocks": True}), (2, {"condition_blocks": True, "add_to_sketch": True}),
+    # the default's: the penalty differentiates twice
+    (1, {"discriminator_norm": "none", "r1_weight": 0.5, "r1_every": 2})])
+def test_xla_compiles_the_whole_step(tiny, stage1_path, stage, changes):
     below = build.Stage1(stage1_path) if stage == 2 else None
-    config = tiny(stage, condition_blocks=True, add_to_sketch=stage == 2)
+    config = tiny(stage, **changes)
     plain, compiled = (gradients(config, below, jit_compile=jit) for jit in (False, True))
     for a, b in zip(plain, compiled, strict=True):
         np.testing.assert_allclose(b, a, atol=2e-4 * np.abs(a).max())

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import command
+from conftest import command_here
 from pytorch_writer import WRITERS, write_legacy, write_zip
 from test_reed import write_split
 
@@ -211,15 +211,15 @@ def test_a_stage2_file_goes_on_top_of_it(imported, capsys):
 def test_training_does_not_write_over_it(imported, tmp_path):
     write_split(tmp_path / "train", pickled=(76,))
     before = tree(imported / "one" / "stage1")
-    done = command("train", "--stage=1", "--run=one", f"--checkpoint_dir={imported}",
-                   f"--data_dir={tmp_path}", "--preset=coco", check=False)
+    done = command_here("train", "--stage=1", "--run=one", f"--checkpoint_dir={imported}",
+                        f"--data_dir={tmp_path}", "--preset=coco", check=False)
     assert done.returncode == 1 and "no checkpoint to go on from" in done.stderr
     assert tree(imported / "one" / "stage1") == before
 
 
 def test_command_line(imported):
-    done = command("import_pytorch", f"--weights={imported}/one.pth", "--to=again",
-                   f"--checkpoint_dir={imported}")
+    done = command_here("import_pytorch", f"--weights={imported}/one.pth", "--to=again",
+                        f"--checkpoint_dir={imported}")
     assert "Stage-I (text 6, condition 3, width 8, noise 5)" in done.stdout
     assert "python -m stackgan_tf.sample --run=again --embeddings=FILE" in done.stdout
 

@@ -7,9 +7,10 @@ import stackgan_tf
 
 ROOT = Path(stackgan_tf.__file__).parent
 LEVELS = [
-    ["config", "presets", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
-     "parallel", "restricted_pickle", "caption_files", "adam", "logs", "watchdog", "messages",
-     "bootstrap"],
+    ["presets", "messages"],
+    ["config", "blocks", "losses", "images", "latents", "progress", "flower_drawing",
+     "parallel", "restricted_pickle", "caption_files", "adam", "logs", "watchdog", "bootstrap",
+     "feature_sets", "knobs", "augment"],
     ["conditioning_augmentation", "pipeline", "datasets.*", "text_encoders.*",
      "metrics.*", "pytorch_file", "strips", "what_to_draw", "devices", "dashboards", "projector",
      "served_generator", "distribution"],
@@ -18,7 +19,7 @@ LEVELS = [
     ["build", "train_step", "shards", "feature_networks.*", "readings", "score_report"],
     ["checkpoint", "run_folder", "generate", "picture_folder", "neighbors", "features",
      "shown_texts"],
-    ["below", "attribute_judge", "image_encoder", "drawings"],
+    ["below", "attribute_judge", "image_encoder", "drawings", "reports", "settings"],
     ["scores"],
     ["evaluation"],
     ["train", "train_text_encoder", "sample", "evaluate", "export", "inspect_data", "prepare",
@@ -27,11 +28,10 @@ LEVELS = [
     ["experiments.table", "experiments.step_times"],
     ["experiments.runner"],
     ["experiments.command_line"],
-    ["experiments.ablation", "experiments.recipes"],
+    ["experiments.ablation", "experiments.recipes", "experiments.curves"],
 ]
-# Within a level nobody imports anybody, but for what reads a run of the same level, or a preset.
-WITHIN = {("generate", "run_folder"), ("generate", "checkpoint"), ("picture_folder", "run_folder"),
-          ("config", "presets"), ("config", "messages")}
+# Within a level nobody imports anybody, but for what reads a run of the same level.
+WITHIN = {("generate", "run_folder"), ("generate", "checkpoint"), ("picture_folder", "run_folder")}
 
 
 def level(name):

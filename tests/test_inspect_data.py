@@ -1,13 +1,10 @@
 """inspect_data on a folder made by hand, in which every number is known."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import command_here
 from PIL import Image
 
 from stackgan_tf import build, data_report, data_report_text, images, inspect_data
@@ -162,11 +159,11 @@ def test_table_fits_a_terminal_and_holds_what_was_found(report):
     assert "  test: copy.png is big.png" in lines
 
 
-def test_command_writes_both_files_and_never_over_others(made, tmp_path):
+def test_command_writes_both_files_and_never_over_others(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
     def run(*flags):
-        return subprocess.run([sys.executable, "-m", "stackgan_tf.inspect_data",
-                               "--dataset=folder", *flags], cwd=tmp_path, capture_output=True,
-                              text=True, timeout=300, env={**os.environ, "PYTHONPATH": ROOT})
+        return command_here("inspect_data", "--dataset=folder", *flags, check=False)
 
     done = run(f"--data_dir={made}")
     assert done.returncode == 0 and "What looks wrong" in done.stdout, done.stderr

@@ -1,5 +1,6 @@
 """Folders of pictures for metrics: resumable, whole or absent, never mixed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from PIL import Image
 from stackgan_tf import picture_folder, sample
 from stackgan_tf.config import UserError
 from stackgan_tf.generate import Generator
+from stackgan_tf.knobs import Knobs
 
 CAPTIONS = ["ab", "cd", "dad"]
 
@@ -59,6 +61,7 @@ def test_what_is_there_is_skipped_and_what_is_damaged_is_made_again(runs, tmp_pa
     ({"captions": ["ab", "cd", "dab"]}, "captions 3, SHA-256"),
     ({"captions": ["a", "bcd", "dad"]}, "captions 3, SHA-256"),
     ({"truncation": [0.5]}, r"truncation 0.5 \(was 1.0\)"),
+    ({"epsilon_scale": [0]}, r"epsilon_scale 0.0 \(was 1.0\)"),
 ])
 def test_other_settings_are_refused(runs, tmp_path, change, message):
     fill(runs, tmp_path, 3)
@@ -66,6 +69,17 @@ def test_other_settings_are_refused(runs, tmp_path, change, message):
     with pytest.raises(UserError, match=f"made with other settings: {message}"):
         fill(runs, tmp_path, 6, **change)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_of_before_there_were_more_knobs_goes_on(runs, tmp_path):
+    fill(runs, tmp_path, 2)
+    settings = json.loads((tmp_path / "sample.json").read_text())
+    del settings["epsilon_scale"], settings["text_strength"]
+    (tmp_path / "sample.json").write_text(json.dumps(settings))
+    fill(runs, tmp_path, 3)
+    assert len(pngs(tmp_path)) == 3
+    with pytest.raises(UserError, match="epsilon_scale 0.5"):
+        fill(runs, tmp_path, 4, epsilon_scale=[0.5])
 
 
 def test_a_run_that_was_trained_further_is_another(tmp_path):
@@ -96,7 +110,7 @@ def test_a_folder_whose_first_moment_was_cut_short_is_filled(runs, tmp_path):
 
 
 def test_two_processes_do_not_fill_one_folder(runs, tmp_path):
-    settings = picture_folder.describe(Generator(runs, "sketch"), CAPTIONS, 0, 1.0)
+    settings = picture_folder.describe(Generator(runs, "sketch"), CAPTIONS, 0, Knobs())
     with picture_folder.claim(str(tmp_path), settings):
         with pytest.raises(UserError, match="another process is filling"):
             fill(runs, tmp_path, 1)

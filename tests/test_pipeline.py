@@ -68,6 +68,23 @@ def test_batches_across_the_end_of_an_epoch():
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
 
 
+def test_workers_together_give_the_batch_of_one():
+    one = make(30, batch_size=6, mean_of=2)
+    parts = []
+    for worker in range(3):
+        part = pipeline.Batches(one.examples, 16, 6, 0, 2, worker=worker, workers=3)
+        part.set_embeddings(one.embeddings, one.offsets)
+        parts.append(part)
+    for step in (0, 4, 7):  # the last ones reach into the second epoch
+        batches = [part(step) for part in parts]
+        for name, value in one(step).items():
+            assert batches[0][name].shape[0] == 2
+            np.testing.assert_array_equal(np.concatenate([b[name] for b in batches]), value)
+    (first,) = parts[1].dataset(4, 5)
+    assert first["real_images"].shape == (2, 16, 16, 3)
+    np.testing.assert_array_equal(first["embeddings"], parts[1](4)["embeddings"])
+
+
 def test_a_batch_is_a_function_of_seed_and_step():
     one, two, other = make(seed=1), make(seed=1), make(seed=2)
     two(0), two(1)  # having made others before changes nothing

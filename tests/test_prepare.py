@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 import types
 
@@ -19,7 +18,7 @@ from PIL import Image
 
 from stackgan_tf import build, prepare, shards, sources
 from stackgan_tf.config import UserError, resolve
-from stackgan_tf.datasets import prepared, webdataset
+from stackgan_tf.datasets import prepared
 
 
 def picture(i, size=(24, 20)):
@@ -295,132 +294,6 @@ def test_any_other_data_set_with_its_embeddings_goes_on_where_it_stopped(tmp_pat
         assert found[str(i)]["label"] == i % 7 and found[str(i)]["captions"] == [b"c%d" % i]
         np.testing.assert_array_equal(found[str(i)]["embeddings"], np.full((2, 4), i))
     assert prepare.prepare(chosen) == 0  # whole: the data set is not asked again
-
-
-# WebDataset tars
-
-def tar(path, members):
-    """Members: (name, bytes) or a TarInfo."""
-    path.parent.mkdir(exist_ok=True, parents=True)
-    with tarfile.open(path, "w") as file:
-        for member in members:
-            if isinstance(member, tarfile.TarInfo):
-                file.addfile(member)
-            else:
-                info = tarfile.TarInfo(member[0])
-                info.size = len(member[1])
-                file.addfile(info, io.BytesIO(member[1]))
-
-
-def sample(i, text=True, **fields):
-    files = [(f"{i:05d}.png", encoded(picture(i)))]
-    files += [(f"{i:05d}.txt", b"first %d\n\nsecond\n" % i)] if text else []
-    return files + ([(f"{i:05d}.json", json.dumps(fields).encode())] if fields else [])
-
-
-def config_of(path, max_unreadable=10):
-    return types.SimpleNamespace(data_dir=str(path), max_unreadable=max_unreadable, embedding_dim=8)
-
-
-def test_webdataset_read_directly_and_prepared(tmp_path):
-    data, output = tmp_path / "data", tmp_path / "out"
-    long = "x" * 150  # needs a header of its own
-    tar(data / "train/0.tar", [*sample(0, **{"class": "b"}), *sample(
-        1, False, caption="only", **{"class": 7}), (f"{long}.jpg", encoded(picture(5), "JPEG")),
-        (f"{long}.cls", b"3"), (f"{long}.txt", b"long"), (f"{long}.json", b'{"class": "b"}')])
-    tar(data / "test/0.tar", sample(2, False, captions=["u", "v"], **{"class": "a"}))
-    direct = {e["file_name"]: e for e in webdataset.examples(config_of(data), "train")}
-    assert list(direct) == ["train/0.tar/00000.png", "train/0.tar/00001.png",
-                            f"train/0.tar/{long}.jpg"]
-    one = direct["train/0.tar/00000.png"]
-    np.testing.assert_array_equal(one["image"], picture(0))
-    assert list(one["captions"]) == ["first 0", "second"] and one["label"] == 2  # 7, a, b
-    assert list(direct["train/0.tar/00001.png"]["captions"]) == ["only"]
-    (test,) = webdataset.load(config_of(data), "test").as_numpy_iterator()
-    assert list(test["captions"]) == [b"u", b"v"] and test["label"] == 1
-    assert prepare.prepare(settings(data, output, "webdataset")) == 0
-    found = read(output)
-    assert found.keys() == direct.keys() and read(output, "test").keys() == {"test/0.tar/00002.png"}
-    for name, element in direct.items():
-        assert found[name]["label"] == element["label"]
-        assert [c.decode() for c in found[name]["captions"]] == list(element["captions"])
-        side = min(element["image"].shape[:2])
-        assert found[name]["image"].shape in ((side, side, 3), element["image"].shape)
-
-
-def link(name, target):
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = tarfile.SYMTYPE, target
-    return info
-
-
-BAD = {
-    "dots": ([("../../up.png", encoded(picture(1))), ("../../up.txt", b"x")], "leaves the tar"),
-    "absolute": ([("/etc/x.png", encoded(picture(1))), ("/etc/x.txt", b"x")], "leaves the tar"),
-    "link": ([link("5.png", "/etc/passwd"), ("5.txt", b"x")], "is a link"),
-    "no caption": ([("5.png", encoded(picture(1)))], "has no caption"),
-    "no picture": ([("5.txt", b"x")], "has no picture"),
-    "two pictures": ([("5.png", b"x"), ("5.jpg", b"y"), ("5.txt", b"x")], "two files"),
-    "json list": ([("5.png", b"x"), ("5.json", b"[1]")], "json is no object"),
-    "json damaged": ([("5.png", b"x"), ("5.json", b"{")], "text is damaged"),
-    "deep json": ([("5.png", b"x"), ("5.json", b"[" * 100_000)], "text is damaged"),
-    "caption number": ([("5.png", b"x"), ("5.json", b'{"captions": [1]}')], "no list of texts"),
-    "latin-1": ([("5.png", b"x"), ("5.txt", b"gr\xfcn")], "text is damaged"),
-    "class list": ([("5.png", b"x"), ("5.txt", b"x"), ("5.json", b'{"class": []}')], "neither"),
-    "no picture inside": ([("5.png", b"nothing"), ("5.txt", b"x")], "not a JPEG"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_samples_are_skipped_and_named(tmp_path, name, caplog):
-    members, words = BAD[name]
-    tar(tmp_path / "a.tar", [*sample(0), *members, *sample(9)])
-    with caplog.at_level("WARNING"):
-        found = [e["file_name"][-9:] for e in webdataset.examples(config_of(tmp_path), "train")]
-    assert found == ["00000.png", "00009.png"]
-    assert len(caplog.records) == 1 and words in caplog.records[0].getMessage()
-    with pytest.raises(ValueError, match=r"1 samples cannot be used \(max_unreadable=0\)"):
-        list(webdataset.examples(config_of(tmp_path, 0), "train"))
-
-
-def test_a_sample_that_comes_again_later_is_skipped(tmp_path, caplog):
-    tar(tmp_path / "a.tar", [*sample(0), *sample(9), *sample(0)])
-    found = [e["file_name"][-9:] for e in webdataset.examples(config_of(tmp_path), "train")]
-    assert found == ["00000.png", "00009.png"] and "came before" in caplog.text
-
-
-def test_bad_samples_in_preparing(tmp_path):
-    members = [member for name in ("dots", "link", "no picture inside") for member in BAD[name][0]]
-    tar(tmp_path / "data/a.tar", [*sample(0), *members, *sample(9)])
-    with pytest.raises(UserError, match=r"--max_unreadable=1\).*leaves the tar"):
-        prepare.prepare(settings(tmp_path / "data", tmp_path / "out", "webdataset",
-                                 max_unreadable=1))
-    assert prepare.prepare(settings(tmp_path / "data", tmp_path / "out", "webdataset")) == 0
-    assert {name[-9:] for name in read(tmp_path / "out")} == {"00000.png", "00009.png"}
-    assert sorted(os.listdir(tmp_path)) == ["data", "out"]  # nothing has left the tar
-
-
-def test_damaged_tars_are_refused(tmp_path):
-    tar(tmp_path / "a.tar", [*sample(0), *sample(1)])
-    whole = (tmp_path / "a.tar").read_bytes()
-    header = whole.index(b"00001.png")
-    for data in (whole[:header + 700], whole[:header + 200],
-                 whole[:header] + b"garbage" + whole[header + 7:], b"", b"nothing" * 200):
-        (tmp_path / "a.tar").write_bytes(data)
-        with pytest.raises(ValueError, match="a.tar cannot be read"):
-            list(webdataset.examples(config_of(tmp_path), "train"))
-
-
-def test_no_tar_no_plain_tar_or_mixed_classes(tmp_path):
-    with pytest.raises(ValueError, match="holds no tar"):
-        webdataset.find_tars(tmp_path)
-    (tmp_path / "a.tar.gz").write_bytes(b"")
-    with pytest.raises(ValueError, match="unzip it first"):
-        webdataset.find_tars(tmp_path)
-    tar(tmp_path / "b.tar", [*sample(0, **{"class": "a"}), *sample(1)])
-    with pytest.raises(ValueError, match='"class" and the other has none'):
-        webdataset.examples(config_of(tmp_path / "b.tar"), "train")
-    assert webdataset.find_tars(tmp_path / "b*.tar")["test"] == [str(tmp_path / "b.tar")]
 
 
 # The rest

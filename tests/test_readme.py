@@ -17,10 +17,11 @@ from conftest import ROOT, TINY
 from PIL import Image
 from pytorch_writer import write_zip
 from test_import_pytorch import SMALL, weights
-from test_prepare import make_folder, tar
-from test_prepare import sample as tar_members
+from test_prepare import make_folder
 from test_reed import CLASSES, NAMES, write_split
 from test_tfds import picture, write
+from test_webdataset import sample as tar_members
+from test_webdataset import tar
 
 from stackgan_tf import attribute_classifier, checkpoint
 from stackgan_tf.config import Config
@@ -40,7 +41,7 @@ NOT_TYPED = {
     "tensorboard": "runs until it is stopped; test_dashboards.py starts it and asks it",
     "python -m stackgan_tf.evaluate --metrics=fid": "needs weights that pip does not bring; "
                                                     "test_evaluate.py measures with stand-ins",
-    "python -m stackgan_tf.demo": "runs until it is stopped; test_demo.py opens the page",
+    "python -m stackgan_tf.demo": "runs until it is stopped; test_demo_browser.py uses the page",
     "python docs/": "needs Chromium; test_dashboards.py takes a picture where there is one",
     "python -m stackgan_tf.experiments.": "trains for hours; test_experiments.py does tiny ones",
     "python -m benchmarks.": "measures for minutes; test_benchmarks does a little of each",
@@ -60,6 +61,7 @@ SMALLER = {
         **TINY, "train_steps": 2, "checkpoint_steps": 2, "log_steps": 1}.items()
         if name not in ("embedding_dim", "condition_dim")],  # they follow from what is there
     "evaluate": ["--count=8"],
+    "experiments.curves": ["--count=8", "--truncation=0,1", "--epsilon_scale=", "--text_strength="],
     "prepare": ["--workers=1", "--shards=1"],
     "sample": [], "export": [], "import_pytorch": [], "inspect_data": [],
 }
@@ -214,7 +216,7 @@ def test_commands_and_python_blocks_run(tmp_path, encoder):
     run = default / "checkpoints/default"
     made = {path.name for path in (run / "samples").glob("*/*")}
     assert made >= {"grid.png", "strip.png", "animation.gif", "animation.png", "animation.webp",
-                    "truncation.png", "neighbors.png"}
+                    "truncation.png", "epsilon_scale.png", "text_strength.png", "neighbors.png"}
     assert len(list((default / "DIR").glob("*.png"))) == 20
     assert Image.open(default / "flower.png").size == (32, 32)  # the Python block's
     (tree,) = no_commands(r" +config\.json")

@@ -1,5 +1,7 @@
 """A run's folder: what cannot be written is said at the start, what was begun is gone on with."""
 
+import dataclasses
+import json
 import os
 import shutil
 import tempfile
@@ -11,10 +13,11 @@ from stackgan_tf import (
     build,
     import_pytorch,
     run_folder,
+    settings,
     train,
     train_text_encoder,
 )
-from stackgan_tf.config import UserError
+from stackgan_tf.config import Config, UserError
 from stackgan_tf.run_folder import Part, refuse_unwritable
 
 
@@ -46,7 +49,7 @@ def test_a_read_only_folder_is_refused(public):
 
 COMMANDS = {
     "train": lambda path, config, patch: (
-        patch.setattr(train, "settings", lambda: config), train.main(None)),
+        patch.setattr(settings, "from_flags", lambda _: config), train.main(None)),
     "train_text_encoder": lambda path, config, patch: train_text_encoder.train(config),
     "import_pytorch": lambda path, config, patch: import_pytorch.import_weights(
         "none.pth", path, "new"),
@@ -91,3 +94,18 @@ def test_what_a_killed_process_left_is_put_away(tiny, tmp_path):
     assert left == {"saved_model", "saved_model.old", "stage1", "kept", "samples", "step-1.png",
                     "config.json", "lock"}  # .old is the user's own
     assert os.listdir(part.saved_model) == ["kept"]  # it was being replaced: there was no other
+
+
+def test_the_settings_of_an_older_version_are_a_config(tiny, tmp_path):
+    """It knew fewer fields, and one that is gone."""
+    part, written = Part(str(tmp_path), "run", "stage1"), tiny(crop_margin=0.25, image_size=32)
+    assert part.config() is None
+    os.makedirs(part.path)
+    kept = {name: value for name, value in dataclasses.asdict(written).items() if name in (
+        "stage", "crop_margin", "image_size", "generator_width")}
+    with open(part.settings, "w") as file:
+        json.dump({**kept, "forgotten": 3}, file)
+    assert part.config() == Config(**kept) and part.config("crop_margin") == part.config()
+    assert part.config("crop_margin", "dataset") is None
+    part.open(written)
+    assert part.config("dataset") == written

@@ -1,16 +1,15 @@
 """sample.py and generate.py on tiny SavedModels (fake_runs.py): no training."""
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from fake_runs import write_stage
+from conftest import command_here
+from fake_runs import MEAN, write_stage
 from PIL import Image
 
-from stackgan_tf import caption_files, checkpoint, latents, sample
+from stackgan_tf import caption_files, checkpoint, knobs, latents, sample
 from stackgan_tf.config import UserError
 from stackgan_tf.generate import Generator
 
@@ -169,15 +168,73 @@ def test_the_noise_of_a_number_is_that_of_its_halves(number):
 
 def test_truncation_scales_the_noise_and_nothing_else(runs):
     generator = Generator(runs, "both")
-    full, half = generator.latents([5, 6]), generator.latents([5, 6], 0.5)
+    full, half = generator.latents([5, 6]), generator.latents([5, 6], truncation=0.5)
     np.testing.assert_array_equal(half["noise"], full["noise"] / 2)
     np.testing.assert_array_equal(half["epsilon"], full["epsilon"])
     no_noise = generator.decode({**full, "noise": 0 * full["noise"]}, generator.embed(["ab"] * 2))
     assert (generator.generate(["ab"] * 2, [5, 6], truncation=0.0) == no_noise).all()
 
 
+def test_epsilon_scale_scales_epsilon_and_nothing_else(runs):
+    generator = Generator(runs, "both")
+    full, half = generator.latents([5, 6]), generator.latents([5, 6], epsilon_scale=0.5)
+    np.testing.assert_array_equal(half["noise"], full["noise"])
+    np.testing.assert_array_equal(half["epsilon"], full["epsilon"] / 2)
+    no_epsilon = {**full, "epsilon": 0 * full["epsilon"]}
+    assert (generator.generate(["ab"] * 2, [5, 6], epsilon_scale=0.0)
+            == generator.decode(no_epsilon, generator.embed(["ab"] * 2))).all()
+
+
+def test_text_strength_moves_along_the_line_from_the_mean(runs):
+    """The encoder counts a, b, c and d; the mean is that of fake_runs."""
+    generator, mean = Generator(runs, "both"), np.array(MEAN)
+    for strength, expected in ((0, mean), (1, [1, 2, 0, 1]), (3, [2, 5.5, -2, 3])):
+        np.testing.assert_allclose(generator.embed(["bad b"], text_strength=strength),
+                                   [expected], atol=1e-6)
+    moved = np.float32([[2, 5.5, -2, 3]] * 2)
+    assert (generator.generate(["bad b"] * 2, [5, 6], text_strength=3)
+            == generator.generate(moved, [5, 6])).all()
+    # without the caption, all captions draw the same
+    one, other = (generator.generate([c], [5], text_strength=0) for c in ("bad b", "cc"))
+    assert (one == other).all()
+
+
+def test_a_run_has_the_knobs_that_turn_something(runs):
+    assert Generator(runs, "both").knobs == knobs.NAMES
+    assert Generator(runs, "sketch").knobs == ("truncation", "epsilon_scale")  # knows no mean
+    assert Generator(runs, "silent").knobs == ("truncation",)
+
+
+def test_knobs_at_1_leave_every_bit(runs):
+    """Noise and embeddings of an odd last bit, which a sum or a product might round."""
+    generator = Generator(runs, "both")
+    ones = dict.fromkeys(knobs.NAMES, 1.0)
+    plain, turned = generator.latents([5, 2**40]), generator.latents([5, 2**40], **ones)
+    assert all(plain[name].tobytes() == turned[name].tobytes() for name in plain)
+    odd = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    assert generator.embed(odd, **ones).tobytes() == odd.tobytes()
+    assert knobs.Knobs(**ones).strengthen(odd, None) is odd
+
+
+@pytest.mark.parametrize("run, options, message", [
+    ("silent", {"epsilon_scale": ["0"]}, "no epsilon to multiply; leave epsilon_scale out"),
+    ("silent", {"text_strength": ["1", "2"]}, "without text; leave text_strength out"),
+    ("sketch", {"text_strength": ["2"]}, "mean embedding .* does not have; leave it out"),
+    ("sketch", {"text_strength": ["2"], "interpolate": "noise"}, "does not have; leave it out"),
+])
+def test_a_knob_without_anything_to_turn_is_refused(runs, tmp_path, run, options, message):
+    for place in ("folder", "output")[len(options) > 1 or len(*options.values()) > 1:]:
+        with pytest.raises(UserError, match=message) as caught:
+            sample.sample(runs, run, ["ab"] * (run == "sketch"),
+                          **{place: str(tmp_path / "new")}, **options)
+        assert "\n" not in str(caught.value) and not os.path.exists(tmp_path / "new")
+
+
 @pytest.mark.parametrize("options, message", [
     ({"truncation": ["x"]}, "--truncation=x is no number"),
+    ({"epsilon_scale": ["inf"]}, "--epsilon_scale=inf is no number"),
+    ({"text_strength": [""]}, "--text_strength= is no number"),
+    ({"text_strength": [1, 2], "epsilon_scale": [0, 1]}, "--epsilon_scale of several values and"),
     ({"truncation": ["-1"]}, "--truncation=-1 is no number"),
     ({"truncation": ["1", "nan"]}, "--truncation=nan is no number"),
     ({"truncation": []}, "--truncation= names no number"),
@@ -202,13 +259,12 @@ def test_options_that_do_not_go_together(runs, options, message):
 
 
 def test_command_line(runs, tmp_path):
-    command = [sys.executable, "-m", "stackgan_tf.sample", f"--checkpoint_dir={runs}"]
-    done = subprocess.run([*command, "--run=both", "--captions=ab", "--captions=cd", "--count=1",
-                           f"--output={tmp_path}"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    flags = [f"--checkpoint_dir={runs}", "--run=both"]
+    done = command_here("sample", *flags, "--captions=ab", "--captions=cd", "--count=1",
+                        f"--output={tmp_path}")
     assert done.stdout.splitlines()[0] == str(tmp_path / "grid.png")
     assert (tmp_path / "1_0_stage2.png").exists()
-    done = subprocess.run([*command, "--run=both", "--captions= "], capture_output=True, text=True)
+    done = command_here("sample", *flags, "--captions= ", check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: caption 1 of 1 is empty")
     assert "Traceback" not in done.stderr

@@ -39,7 +39,7 @@ def base(tmp_path_factory):
 
 
 @pytest.mark.parametrize("requests, most", [
-    (1000, 20), pytest.param(20_000, 20, marks=pytest.mark.slow)])
+    (300, 20), pytest.param(20_000, 20, marks=pytest.mark.slow)])
 def test_hostile_requests_from_eight_threads(base, figure, requests, most):
     """Growth of the process, from a fifth of the requests on, in megabytes."""
     done = subprocess.run([sys.executable, os.path.join(ROOT, "tests/soak.py"), base,
@@ -96,7 +96,7 @@ class Watched:
 
 
 @pytest.mark.parametrize("stage, steps, exports", [
-    (1, 400, 4), *(pytest.param(stage, 5000, 10, marks=pytest.mark.slow) for stage in (1, 2)),
+    (1, 200, 4), *(pytest.param(stage, 5000, 10, marks=pytest.mark.slow) for stage in (1, 2)),
     pytest.param(1, 1000, 100, marks=pytest.mark.slow)])
 def test_training_keeps_its_memory_and_its_files(folder, encoder, stage1_path, tmp_path, figure,
                                                  stage, steps, exports):

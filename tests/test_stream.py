@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import command, tiny_flags
+from conftest import command, command_here, tiny_flags
 from PIL import Image
 from test_train import variables
 
@@ -211,6 +211,18 @@ def test_captions_are_embedded_in_one_batch_and_averaged(sets):
     assert set(calls) == {2 * 4 * 2}
 
 
+def test_the_mean_of_the_texts_is_of_the_first_pictures(sets):
+    streamed = open_stream(sets(3, dim=4))
+    # 16 batches of 4: an epoch of all 61 pictures, and three again
+    pictures = names(streamed.rows(0, 16))
+    assert len(set(pictures)) == COUNT
+    mean = streamed.text_mean(COUNT)
+    assert mean.shape == (4,) and mean[0] == pytest.approx(np.mean(pictures))
+    streamed.prepared = dataclasses.replace(streamed.prepared, embedding_dim=0)
+    streamed.encoder = lambda texts: tf.constant(numbers(texts.numpy())[:, None], tf.float32)
+    assert streamed.text_mean(8) == pytest.approx(np.mean(names(streamed.rows(0, 2))))
+
+
 def test_stored_embeddings_are_used_as_they_are(sets):
     streamed = open_stream(sets(3, dim=4), mean_of=1)
     seen = set()
@@ -299,17 +311,17 @@ def test_training_resumes_bit_for_bit_in_a_new_process(sets, tmp_path):
         return tiny_flags(1, checkpoint_dir=tmp_path, run=run, dataset="prepared", memory_gb=0,
                           data_dir=sets(), shuffle_buffer=16, **changes)
 
-    command("train_text_encoder", *flags("text"))
+    command_here("train_text_encoder", *flags("text"))
     encoder = os.path.join(tmp_path, "text", "text_encoder", "saved_model")
-    command("train", *flags("whole", text_encoder=encoder))
-    command("train", *flags("halves", text_encoder=encoder, train_steps=3))
+    command_here("train", *flags("whole", text_encoder=encoder))
+    command_here("train", *flags("halves", text_encoder=encoder, train_steps=3))
     done = command("train", *flags("halves", text_encoder=encoder))
     assert "going on from the checkpoint of step 3" in done.stdout
     whole, halves = (variables(str(tmp_path), run, 1, 6) for run in ("whole", "halves"))
     assert whole.keys() == halves.keys() and len(whole) > 50
     for name, value in whole.items():
         np.testing.assert_array_equal(value, halves[name], name)
-    command("train", *flags("calls", text_encoder=encoder, steps_per_call=2))
+    command_here("train", *flags("calls", text_encoder=encoder, steps_per_call=2))
     for name, value in variables(str(tmp_path), "calls", 1, 6).items():
         np.testing.assert_allclose(value, whole[name], rtol=1e-3, atol=1e-5, err_msg=name)
     text = [json.loads(line) for line in open(

@@ -94,6 +94,29 @@ def test_truncation_sweep_is_a_row_of_each(runs, tmp_path):
     assert (sweep[:19] < 128).any()  # its label
 
 
+@pytest.mark.parametrize("name, value", [("epsilon_scale", 0.0), ("text_strength", 2.0)])
+def test_sweeps_of_the_other_knobs(runs, tmp_path, name, value):
+    path, = sample.sample(runs, "both", ["cab"], count=1, seed=1, output=str(tmp_path),
+                          truncation=["0.5"], **{name: [str(value), "1"]})
+    assert os.path.basename(path) == f"{name}.png"
+    shown, generator = np.asarray(Image.open(path)), Generator(runs, "both")
+    half = len(shown) // 2
+    turned = generator.generate(["cab"], [1], truncation=0.5, **{name: value})[0]
+    plain = generator.generate(["cab"], [1], truncation=0.5)[0]
+    assert (shown[half - 34:half - 2, 2:34] == turned).all() and (turned != plain).any()
+    assert (shown[-34:-2, 2:34] == plain).all()
+
+
+@pytest.mark.parametrize("knob", ["truncation", "epsilon_scale", "text_strength"])
+def test_a_turned_walk_ends_at_turned_pictures(runs, knob):
+    generator = Generator(runs, "both")
+    walked = strips.between(generator, ["cab", "dad"], [1, 2], 2, **{knob: 0.5})
+    for place, caption, seed in ((0, "cab", 1), (-1, "dad", 2)):
+        alone, = generator.generate([caption], [seed], **{knob: 0.5})
+        assert (walked[place] == alone).all()
+        assert (alone != generator.generate([caption], [seed])[0]).any()
+
+
 def test_overviews_are_not_overwritten(runs, tmp_path):
     sample.sample(runs, "sketch", ["ab"], truncation=[0, 1], output=str(tmp_path))
     before = (tmp_path / "truncation.png").read_bytes()

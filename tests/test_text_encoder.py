@@ -4,12 +4,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import command_here
 from PIL import Image
 
 from stackgan_tf import (
@@ -225,10 +224,7 @@ def settings(folder, run="r", **more):
 
 
 def test_command_line(folder):
-    command = [sys.executable, "-m", "stackgan_tf.train_text_encoder",
-               *config.to_flags(settings(folder, log_steps=2))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    command_here("train_text_encoder", *config.to_flags(settings(folder, log_steps=2)))
     part = folder / "runs/r/text_encoder"
     assert {p.name for p in part.iterdir()} >= {"config.json", "ckpt", "saved_model", "logs",
                                                 "metrics.jsonl", "image_encoder"}

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import command, tiny_flags
+from conftest import command_here, tiny_flags
 
 from stackgan_tf import build
 from stackgan_tf.config import UserError
@@ -186,7 +186,7 @@ def test_the_command_to_download_is_the_one_to_type(make, tmp_path, monkeypatch)
 
 
 def test_the_training_command_says_it_too(tmp_path):
-    done = command("train", *tiny_flags(1, dataset="coco_captions", data_dir=tmp_path,
-                                        checkpoint_dir=tmp_path), check=False)
+    done = command_here("train", *tiny_flags(1, dataset="coco_captions", data_dir=tmp_path,
+                                             checkpoint_dir=tmp_path), check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "tfds.builder('coco_captions', data_dir=" in done.stderr.splitlines()[-1]

@@ -10,17 +10,16 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, command, tiny_flags
+from conftest import ROOT, command, command_here, tiny_flags
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from stackgan_tf import build, checkpoint, devices, train
+from stackgan_tf import build, checkpoint, devices, settings, train
 from stackgan_tf.below import check_text_encoder
 from stackgan_tf.config import Config, UserError, resolve
+from stackgan_tf.generate import Generator
 from stackgan_tf.logs import Logs
-from stackgan_tf.progress import Progress
 from stackgan_tf.run_folder import Part
-from stackgan_tf.watchdog import REPORTS, Watchdog
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def runs(tmp_path_factory, folder, encoder):
                                     "data_dir": folder, "text_encoder": encoder, **changes})
 
     for stage in (1, 2):
-        command("train", *flags(stage, "straight"))
+        command_here("train", *flags(stage, "straight"))
     return checkpoints, flags
 
 
@@ -46,19 +45,14 @@ def variables(checkpoints, run, stage, step):
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_six_steps_are_three_and_three_in_a_new_process(runs, stage):
+    """Stage-II stands on the same Stage-I in both runs, which one of them must be told."""
     checkpoints, flags = runs
     source = os.path.join(checkpoints, "straight", "stage1", "saved_model")
     below = {"stage1": source} if stage == 2 else {}
-    command("train", *flags(stage, "halves", **below, train_steps=3))
+    command_here("train", *flags(stage, "halves", **below, train_steps=3))
     done = command("train", *flags(stage, "halves", **below))
     assert "going on from the checkpoint of step 3" in done.stdout
-    if stage == 1:
-        straight, halves = (variables(checkpoints, run, stage, 6) for run in ("straight", "halves"))
-    else:
-        # both stand on the same Stage-I, but their settings differ in --stage1: compare to a run
-        # that differs in nothing but the interruption
-        command("train", *flags(stage, "whole", **below))
-        straight, halves = (variables(checkpoints, run, stage, 6) for run in ("whole", "halves"))
+    straight, halves = (variables(checkpoints, run, stage, 6) for run in ("straight", "halves"))
     assert straight.keys() == halves.keys() and len(straight) > 50
     for name, value in straight.items():
         np.testing.assert_array_equal(value, halves[name], name)
@@ -70,15 +64,15 @@ def test_six_steps_are_three_and_three_in_a_new_process(runs, stage):
 
 
 def test_many_steps_a_call_are_the_same_steps(runs):
-    """A call of six steps; then four and two in a new process, which is the same bit for bit."""
+    """A call of six steps; then four and two in a new start, which is the same bit for bit."""
     checkpoints, flags = runs
     every = {"steps_per_call": 10, "log_steps": 20, "checkpoint_steps": 20}
-    command("train", *flags(1, "calls", **every))
+    command_here("train", *flags(1, "calls", **every))
     straight, calls = (variables(checkpoints, run, 1, 6) for run in ("straight", "calls"))
     for name, value in straight.items():
         np.testing.assert_allclose(calls[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
     for steps in (4, 6):
-        command("train", *flags(1, "cut", **{**every, "train_steps": steps}))
+        command_here("train", *flags(1, "cut", **{**every, "train_steps": steps}))
     for name, value in variables(checkpoints, "cut", 1, 6).items():
         np.testing.assert_array_equal(calls[name], value, name)
 
@@ -112,7 +106,7 @@ def test_stage2_refuses_another_text_encoder_of_the_same_size(runs, tmp_path, mo
     given = {name: type(getattr(Config, name))(value) for name, value in values.items()}
     config = resolve({**given, "stage1": below, "text_encoder": other,
                       "precomputed_embeddings": False})
-    monkeypatch.setattr(train, "settings", lambda: config)
+    monkeypatch.setattr(settings, "from_flags", lambda _: config)
     monkeypatch.setattr(build, "load_batches", None)  # it comes before the data
     with pytest.raises(UserError, match=f"text encoder {other} is not the one that Stage-I {below} "
                                         "was trained with; give that one as --text_encoder"):
@@ -182,10 +176,10 @@ def test_a_run_that_moves_to_another_machine_keeps_its_type(
     if stored:
         part.open(tiny(precision=stored))
         os.makedirs(os.path.join(part.checkpoints, "step-00000001"))
-    assert train.settle_precision(tiny(precision="auto"), part).precision == used
+    assert settings.settle_precision(tiny(precision="auto"), part).precision == used
     assert ("going on in mixed_bfloat16" in capsys.readouterr().out) == said
     explicit = tiny(precision="mixed_float16")
-    assert train.settle_precision(explicit, part) is explicit
+    assert settings.settle_precision(explicit, part) is explicit
 
 
 def logged(folder, tag):
@@ -207,18 +201,6 @@ def test_steps_that_float16_leaves_out_do_not_lower_the_learning_rate(make_train
     assert rates == pytest.approx({1: 2e-4, 2: 2e-4, 3: 1e-4})
 
 
-def test_the_watchdog_speaks_in_the_log_and_in_tensorboard(make_trainer, capsys):
-    trainer = make_trainer()
-    trainer.watchdog = Watchdog()
-    parts = {"accuracy/real": 1.0, "accuracy/fake": 1.0, "loss/discriminator": 0.1,
-             "loss/generator": 9.0}
-    for step in range(1, REPORTS + 3):
-        trainer.report(step, parts, Progress("", 0, 99))
-    assert capsys.readouterr().out.count(f"warning: step {REPORTS}: the discriminator's") == 1
-    logs = EventAccumulator(trainer.part.logs, size_guidance={"tensors": 0}).Reload()
-    assert [event.step for event in logs.Tensors("watchdog")] == [REPORTS]
-
-
 def test_a_log_that_cannot_be_written_costs_nothing(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     logs, done = Logs(str(tmp_path / "file" / "logs")), []
@@ -235,18 +217,39 @@ def test_a_log_that_cannot_be_written_costs_nothing(tmp_path, capsys):
     assert logged(str(tmp_path / "file"), "a") == {3: 1.0}
 
 
+def test_the_mean_of_the_texts_is_kept_and_an_older_run_gets_it(runs, folder, encoder):
+    checkpoints, flags = runs
+    with open(os.path.join(folder, "captions.jsonl")) as file:
+        captions = [caption for line in file for caption in json.loads(line)["captions"]]
+    mean = np.mean(build.TextEncoder(encoder)(captions).numpy(), 0)
+    shutil.copytree(os.path.join(checkpoints, "straight"), os.path.join(checkpoints, "older"))
+    for stage in (1, 2):
+        saved = os.path.join(checkpoints, "older", f"stage{stage}", "saved_model")
+        np.testing.assert_allclose(checkpoint.text_mean(saved), mean, rtol=1e-6)
+    saved = os.path.join(checkpoints, "older", "stage1", "saved_model")
+    before = Generator(checkpoints, "older", 1)
+    os.remove(os.path.join(saved, "assets.extra", "text_mean.json"))
+    with pytest.raises(UserError, match="the command that trained it, once more, adds that"):
+        Generator(checkpoints, "older", 1).generate(["red"], [0], text_strength=2.0)
+    assert "already trained for 6 steps" in command("train", *flags(1, "older")).stdout
+    np.testing.assert_allclose(checkpoint.text_mean(saved), mean, rtol=1e-6)
+    drawn, again = (g.generate(["a red square"] * 9, range(9)) for g in (
+        before, Generator(checkpoints, "older", 1)))
+    np.testing.assert_array_equal(drawn, again)
+
+
 def test_training_again_changes_nothing(runs):
     checkpoints, flags = runs
     path = os.path.join(checkpoints, "straight", "stage1", "saved_model", "saved_model.pb")
     before = os.stat(path).st_mtime_ns
-    done = command("train", *flags(1, "straight"))
+    done = command_here("train", *flags(1, "straight"))
     assert "already trained for 6 steps" in done.stdout
     assert os.stat(path).st_mtime_ns == before
 
 
 def test_other_settings_are_listed_and_refused(runs):
     _, flags = runs
-    done = command("train", *flags(1, "straight", batch_size=5, seed=3), check=False)
+    done = command_here("train", *flags(1, "straight", batch_size=5, seed=3), check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     line = done.stderr.strip().splitlines()[-1]
     assert "--batch_size=5 (was 4)" in line and "--seed=3 (was 0)" in line and "--run" in line
@@ -257,7 +260,7 @@ def test_stage2_takes_over_the_data_of_stage1(runs):
     checkpoints, flags = runs
     own = [flag for flag in flags(2, "straight") if not flag.startswith(
         ("--dataset", "--data_dir", "--text_encoder", "--embedding_dim"))]
-    assert "already trained for 6 steps" in command("train", *own).stdout
+    assert "already trained for 6 steps" in command_here("train", *own).stdout
 
 
 @pytest.mark.parametrize("changes, words", [
@@ -272,7 +275,7 @@ def test_refused_before_anything_starts(runs, changes, words):
     _, flags = runs
     changes = dict(changes)
     # the same run for all: what was refused must not bind the next attempt
-    done = command("train", *flags(changes.pop("stage"), "new", **changes), check=False)
+    done = command_here("train", *flags(changes.pop("stage"), "new", **changes), check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("error: ") and all(word in line for word in words), line
@@ -287,7 +290,7 @@ def test_ablations_train(runs, changes):
     checkpoints, flags = runs
     name = "-".join(changes)
     below = os.path.join(checkpoints, "straight", "stage1", "saved_model")
-    command("train", *flags(2, name, stage1=below, train_steps=1, **changes))
+    command_here("train", *flags(2, name, stage1=below, train_steps=1, **changes))
     model = build.Stage1(os.path.join(checkpoints, name, "stage2", "saved_model"))
     inputs = {n: tf.ones([2, model.dim(n)]) for n in model.inputs}
     assert np.isfinite(model(inputs)).all()
@@ -298,7 +301,7 @@ def test_without_text(runs, folder):
     for stage in (1, 2):
         flags = tiny_flags(stage, checkpoint_dir=checkpoints, run="no_text", dataset="folder",
                            data_dir=folder, embedding_dim=0, train_steps=1)
-        command("train", *flags)
+        command_here("train", *flags)
     model = build.Stage1(os.path.join(checkpoints, "no_text", "stage2", "saved_model"))
     assert set(model.inputs) == {"noise"}
     assert not os.path.exists(os.path.join(checkpoints, "no_text", "text_encoder"))
@@ -317,7 +320,7 @@ def test_pictures_without_captions_and_without_test_split(runs, folder, tmp_path
                 del line["captions"]
         (path / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
         changes = {} if text else {"embedding_dim": 0, "text_encoder": ""}
-        command("train", *flags(1, f"text_{text}", data_dir=path, train_steps=1, **changes))
+        command_here("train", *flags(1, f"text_{text}", data_dir=path, train_steps=1, **changes))
 
 
 def test_a_grid_that_cannot_be_written_costs_no_checkpoint(runs):
@@ -325,7 +328,7 @@ def test_a_grid_that_cannot_be_written_costs_no_checkpoint(runs):
     part = os.path.join(checkpoints, "no_grid", "stage1")
     os.makedirs(part)
     open(os.path.join(part, "samples"), "w").close()  # in the way of the folder
-    done = command("train", *flags(1, "no_grid", train_steps=1))
+    done = command_here("train", *flags(1, "no_grid", train_steps=1))
     assert "warning: " in done.stdout and "could not be written" in done.stdout
     assert os.listdir(os.path.join(part, "ckpt")) == ["step-00000001"]
 
@@ -337,7 +340,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(runs):
                                stdout=subprocess.PIPE, text=True)
     while "step 5/" not in process.stdout.readline():
         assert process.poll() is None
-    second = command("train", *args, check=False)  # while the first one is at it
+    second = command_here("train", *args, check=False)  # while the first one is at it
     assert second.returncode == 1 and "another process is training" in second.stderr
     process.send_signal(signal.SIGTERM)
     output = process.communicate(timeout=60)[0]
@@ -350,7 +353,7 @@ def test_text_encoder_is_trained_first(runs, folder):
     checkpoints, _ = runs
     flags = tiny_flags(1, checkpoint_dir=checkpoints, run="own_text", dataset="folder",
                        data_dir=folder, train_steps=1, precision="auto")
-    done = command("train", *flags)
+    done = command_here("train", *flags)
     with open(os.path.join(checkpoints, "own_text", "stage1", "config.json")) as file:
         assert json.load(file)["precision"] == devices.precision(Config())  # what auto was
     assert "training it first" in done.stdout

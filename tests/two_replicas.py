@@ -19,12 +19,13 @@ HALF, STEPS = 3, 6
 
 
 class Observed(train.Trainer):
-    """Keeps what it reports."""
+    """Keeps each step's numbers."""
 
-    def report(self, step, parts, progress):
-        values = {name: float(value) for name, value in parts.items()}
-        self.reports = {**getattr(self, "reports", {}), step: values}
-        return super().report(step, parts, progress)
+    def _steps(self, batches, done):
+        step, parts = super()._steps(batches, done)
+        self.numbers = {**getattr(self, "numbers", {}),
+                        step: {name: float(value) for name, value in parts.items()}}
+        return step, parts
 
     def weights(self, *names):
         """All that a checkpoint has, or the variables with one of these words in their names."""
@@ -115,7 +116,7 @@ def main(stage, *paths):
         # Adam's first moments; of all, or most would be compared with the few largest
         "gradients": np.linalg.norm(np.subtract(*gradients)) / np.linalg.norm(gradients[0]),
         "images": apart(*[images(each.part.saved_model) for each in (one, two)]),
-        "losses": max(abs(value - two.reports[step][name]) for step, parts in one.reports.items()
+        "losses": max(abs(value - two.numbers[step][name]) for step, parts in one.numbers.items()
                       for name, value in parts.items()),
         "one from two": apart(ends[0], one.go_on(folders[1], HALF)),
         "two from one": apart(ends[0], two.go_on(folders[0], HALF, steps_per_call=2)),

@@ -1,0 +1,1 @@
+"""Commands that train or draw many variants and compare them."""

@@ -8,7 +8,7 @@ are singular: then compare by KID.
 
 import numpy as np
 
-from stackgan_tf import bootstrap
+from stackgan_tf import bootstrap, feature_sets
 
 
 def compute(real: np.ndarray, fake: np.ndarray, replicates: int = bootstrap.REPLICATES,
@@ -20,10 +20,7 @@ def compute(real: np.ndarray, fake: np.ndarray, replicates: int = bootstrap.REPL
     Returns:
         `frechet_distance` with its interval.
     """
-    if np.ndim(real) != 2 or np.ndim(fake) != 2 or np.shape(real)[1] != np.shape(fake)[1] or (
-            min(len(real), len(fake)) < 2):
-        raise ValueError(f"features {np.shape(real)} and {np.shape(fake)} are no two sets of at "
-                         "least 2 rows of the same length.")
+    feature_sets.check(real, fake, rows=2)
     real_mean, real_covariance = statistics(real)
     mean, covariance = statistics(fake)
     root, values, axes = _spectrum(real_covariance, covariance)

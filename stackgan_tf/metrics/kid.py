@@ -9,7 +9,7 @@ expectation and more noise.
 
 import numpy as np
 
-from stackgan_tf import bootstrap
+from stackgan_tf import bootstrap, feature_sets
 
 ROWS = 1024  # of the kernel matrix in memory at a time
 
@@ -23,10 +23,7 @@ def compute(real: np.ndarray, fake: np.ndarray, replicates: int = bootstrap.REPL
     Returns:
         `kid` with its interval.
     """
-    if np.ndim(real) != 2 or np.ndim(fake) != 2 or np.shape(real)[1] != np.shape(fake)[1] or (
-            min(len(real), len(fake)) < 2):
-        raise ValueError(f"features {np.shape(real)} and {np.shape(fake)} are no two sets of at "
-                         "least 2 rows of the same length.")
+    feature_sets.check(real, fake, rows=2)
     real, fake = np.asarray(real, np.float32), np.asarray(fake, np.float32)
     real_term = _pairs(real, np.ones((1, len(real))))[0]
     drawn = np.concatenate([np.ones((1, len(fake)), int),  # the set itself, then its resamples

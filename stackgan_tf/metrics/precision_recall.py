@@ -13,7 +13,7 @@ The number of pictures changes all four: take as many of both, always the same.
 
 import numpy as np
 
-from stackgan_tf import bootstrap
+from stackgan_tf import bootstrap, feature_sets
 
 ROWS = 1024  # of a matrix of distances in memory at a time
 
@@ -27,12 +27,8 @@ def compute(real: np.ndarray, fake: np.ndarray, k: int = 3, density_k: int = 5, 
         `precision`, `recall`, `density`, `coverage`, each with its interval: over the pictures
         judged (for recall and coverage the real ones), the balls staying as they are.
     """
+    feature_sets.check(real, fake, rows=max(k, density_k) + 1)
     real, fake = (np.asarray(x, np.float64) for x in (real, fake))
-    most = max(k, density_k)
-    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or (
-            min(len(real), len(fake)) <= most):
-        raise ValueError(f"features {real.shape} and {fake.shape} are no two sets of more than "
-                         f"{most} rows of the same length.")
     real_radius, real_radius_density = _radii(real, (k, density_k))
     fake_radius, = _radii(fake, (k,))
     precise, dense = [], []

@@ -40,6 +40,7 @@ CASES = {
     "export: version 0": usage("export --version=0", "--version=0"),
     "export: float16": usage("export --precision=float16", "float32|bfloat16"),
     "export: batch 0": usage("export --batch_size=0", "--batch_size=0", "[1, 1024]"),
+    "export: epsilon scale -1": usage("export --epsilon_scale=-1", "--epsilon_scale=-1"),
     "export: truncation 2": usage("export --truncation=2", "--truncation=2"),
     "evaluate: count -1": usage("evaluate --count=-1", "--count=-1"),
     "prepare: letters": usage("prepare --shards=x", "--shards=x is no whole number"),
@@ -116,7 +117,12 @@ CASES = {
     "export below a file": on_run("export --output=F/a/b",
                                 "F is no folder", files={"F": ""}),
     "export truncation nan": on_run("export --output=O "
-                                  "--truncation=nan", "--truncation=nan", "0 to 1"),
+                                  "--truncation=nan", "--truncation=nan", "at least 0"),
+    "export text strength inf": on_run("export --output=O --text_strength=inf",
+                                       "--text_strength=inf", "at least 0"),
+    "export text strength of an older run": on_run(
+        "export --output=O --text_strength=2", "text_strength needs the mean embedding",
+        "'sketch' does not have; leave it out"),
     "sample into a file": on_run("sample --captions=ab --output=F",
                                "F", "choose another --output", files={"F": ""}),
     "sample fills a file": on_run("sample --captions=ab "

@@ -1,7 +1,7 @@
 """Manifests, pickles, tars and prepared sets.
 
 What a line of a manifest and a pickle can have wrong is in test_folder.py, test_reed.py and
-test_restricted_pickle.py, sample by sample in a tar in test_prepare.py.
+test_restricted_pickle.py, sample by sample in a tar in test_webdataset.py.
 """
 
 import io

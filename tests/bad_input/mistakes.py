@@ -1,19 +1,11 @@
 """Commands with bad input, run in this process through their real `__main__`, flags and all."""
 
-import contextlib
 import dataclasses
-import logging
 import os
-import runpy
 import shlex
 import shutil
-import sys
-import warnings
 
-from absl import app, flags
-from absl import logging as absl_logging
-
-app.define_help_flags()  # once for all: absl remembers having done so
+import typed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +107,7 @@ class Place:
         before = self.content()
         command = shlex.split(case.command) if isinstance(case.command, str) else case.command
         capsys.readouterr()
-        code = run(*command)
+        code = typed.run(f"stackgan_tf.{command[0]}", command[1:])
         out, err = capsys.readouterr()
         lines = err.splitlines()
         assert "Traceback" not in out + err, err
@@ -127,34 +119,3 @@ class Place:
         assert not missing, f"{missing} not in: {lines[-1]}"
         assert self.content() == before, sorted(set(self.content()) ^ set(before))
         return lines[-1]
-
-
-def run(module, *arguments) -> int:
-    """`python -m stackgan_tf.<module> ...` without a new process; returns the exit code."""
-    before = set(flags.FLAGS)
-    argv, sys.argv = sys.argv, [module, *arguments]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of runpy: it was imported before
-            runpy.run_module(f"stackgan_tf.{module}", run_name="__main__")
-    except SystemExit as end:
-        return end.code or 0
-    finally:
-        sys.argv = argv
-        for name in set(flags.FLAGS) - before:
-            delattr(flags.FLAGS, name)
-        flags.FLAGS.unparse_flags()
-    raise AssertionError("the command did not end by itself")
-
-
-@contextlib.contextmanager
-def untouched_logging():
-    """absl sets up logging for the whole process."""
-    loggers = [logging.root, *map(logging.getLogger, ("tensorflow", "stackgan_tf", "absl"))]
-    levels, handlers = [one.level for one in loggers], logging.root.handlers[:]
-    verbosity = absl_logging.get_verbosity()
-    yield
-    absl_logging.set_verbosity(verbosity)
-    for one, level in zip(loggers, levels):
-        one.setLevel(level)
-    logging.root.handlers[:] = handlers

@@ -211,6 +211,10 @@ CASES = {
     "truncation of words": on_run(f"{DRAW} --truncation=much", "--truncation=much is no number"),
     "truncation nan": on_run(f"{DRAW} --truncation=nan", "--truncation=nan is no number"),
     "truncation -1": on_run(f"{DRAW} --truncation=-1", "--truncation=-1 is no number of at"),
+    "epsilon scale of words": on_run(f"{DRAW} --epsilon_scale=much",
+                                     "--epsilon_scale=much is no number"),
+    "text strength of an older run": on_run(
+        f"{DRAW} --text_strength=2", "text_strength needs the mean embedding", "leave it out"),
     "truncation of nothing": on_run([*DRAW.split(), "--truncation="], "--truncation= "),
     "output that is taken": on_run(f"{DRAW} --output=O", "--output=O already holds grid.png",
                                    files={"O/grid.png": b""}),

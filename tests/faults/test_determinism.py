@@ -6,9 +6,10 @@ import tensorflow as tf
 from test_crashes import STEPS, nursery, start  # noqa: F401 - fixtures
 from test_train import variables
 
-from stackgan_tf import build, train
+from stackgan_tf import build, settings, train
 
 KINDS = {"": {}, "r1": {"discriminator_norm": "none", "r1_weight": 0.1, "condition_blocks": True},
+         "recipe": {"recipe": "modern", "discriminator_norm": "spectral", "minibatch_std": 2},
          "bfloat16": {"precision": "mixed_bfloat16"}, "xla": {"jit_compile": "on"},
          "calls": {"steps_per_call": 3, "unconditional_head": True}}
 
@@ -58,7 +59,8 @@ def test_the_flag_comes_before_any_work(tiny, monkeypatch, given):
     asked = []
     monkeypatch.setattr("tensorflow.config.experimental.enable_op_determinism",
                         lambda: asked.append("determinism"))
-    monkeypatch.setattr(train, "settings", lambda: tiny(deterministic=given, embedding_dim=0))
+    monkeypatch.setattr(settings, "from_flags",
+                        lambda _: tiny(deterministic=given, embedding_dim=0))
     monkeypatch.setattr(build, "load_batches", lambda *_: asked.append("data") or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train.main(None)

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from stackgan_tf import build, pipeline, train_step
 from stackgan_tf.config import UserError
+from stackgan_tf.reports import Reports
 from stackgan_tf.train import Trainer
 
 STEPS = {"train_steps": 12, "checkpoint_steps": 3, "log_steps": 5}
@@ -28,7 +29,7 @@ class Poisoned(pipeline.Batches):
 @pytest.fixture
 def trainer(make_trainer, tiny, folder, monkeypatch):
     """trainer(bad steps, **changes); it makes no pictures and no SavedModel."""
-    monkeypatch.setattr(Trainer, "write_samples", lambda *_: None)
+    monkeypatch.setattr(Reports, "write_pictures", lambda *_: None)
     monkeypatch.setattr(Trainer, "export", lambda *_: None)
     config = tiny(dataset="folder", data_dir=folder)
     examples = build.load_examples(config, "train")
