@@ -1,6 +1,7 @@
 """Experiments: budgets and tables by hand, resumption with commands that only pretend, and one
 whole experiment of tiny networks."""
 
+import dataclasses
 import json
 import os
 from types import SimpleNamespace
@@ -12,7 +13,15 @@ from conftest import TINY
 from PIL import Image
 
 from stackgan_tf.config import UserError
-from stackgan_tf.experiments import ablation, command_line, plan, runner, step_times, table
+from stackgan_tf.experiments import (
+    ablation,
+    command_line,
+    plan,
+    recipes,
+    runner,
+    step_times,
+    table,
+)
 from stackgan_tf.experiments.plan import Plan, Variant
 from stackgan_tf.feature_networks import efficientnet_lite0
 
@@ -68,6 +77,31 @@ def test_ablation_is_the_papers_table_in_equal_time():
     # its last maps have Stage-II's Gf / 4 channels: 8 Gf halved at 8, 16, 32, 64, 128 and 256
     assert 8 * large.generator_width / 2**6 == whole.config(rows[-1]).generator_width / 4
     assert large.batch_size == whole.config(rows[-1]).batch_size
+
+
+@pytest.mark.parametrize("preset", ["drawn_flowers", "flowers"])
+@pytest.mark.parametrize("stage", ["1", "2", "both"])
+@pytest.mark.parametrize("onto", ["preset", "paper"])
+def test_a_recipe_differs_by_its_part_alone(preset, stage, onto):
+    base = {"preset": preset}
+    made = recipes.variants(base, stage, onto)
+    whole = Plan("", "", ("recipe",), tuple(made), base)
+    assert len({variant.name for variant in made}) == len(made)
+    by_label = {variant.row[0]: variant for variant in made if variant.row}
+    assert list(by_label)[:3] == ["paper", "preset", "modern"]
+    stages = 1 if stage == "1" else 2
+    parts = recipes.parts(base, stages)
+    assert len(by_label) == 3 + len(parts)
+    begun = dataclasses.asdict(whole.config(by_label[onto]))
+    for name, (with_it, without) in parts.items():
+        label, = (text for text in by_label if text in (f"{onto} with {name}",
+                                                        f"{onto} without {name}"))
+        changed = {field for field, value in dataclasses.asdict(
+            whole.config(by_label[label])).items() if value != begun[field]}
+        assert changed and changed <= {*with_it, *without}, label
+    for variant in by_label.values():
+        below = variant.below.share if stage == "both" else 0.0
+        assert variant.stage == stages and variant.share + below == pytest.approx(1.0)
 
 
 def test_what_lies_below_a_chosen_variant_is_trained_too():

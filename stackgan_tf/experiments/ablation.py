@@ -15,8 +15,8 @@ discriminator's width and the penalty of Stage-II, and ends as wide.
 All of it lies in checkpoints/ablation: table.md, table.png, contact_sheet.png (each variant's
 pictures of the same held-out captions), results.json, and an ordinary run for each variant, for
 TensorBoard and `sample`. Any other flag of train is for all trainings. All pictures are compared at
-256x256, smaller ones enlarged. The same command goes on where it was stopped or killed. With the
-defaults it takes about four hours on two CPU cores.
+256x256, smaller ones enlarged. The same command goes on where it was stopped or killed. The
+defaults are three hours of training steps, besides starts, scores and the text encoder.
 """
 
 from stackgan_tf.config import resolve, run_cli
