@@ -7,6 +7,7 @@ table.png and contact_sheet.png. The same command goes on where it was stopped o
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -270,6 +271,7 @@ class Runner:
         shown = ({"captions_file": self.path("captions.txt")} if self.text_encoder else
                  {"embeddings": self.path("captions.npy")})
         output = os.path.dirname(table.sheet_path(self.path(), self.run_name(variant, seed), 0))
+        shutil.rmtree(output, ignore_errors=True)  # of one that was killed; sample writes over none
         return "sample", {**self._place(variant, seed), "count": 1, **shown, "output": output}
 
 
