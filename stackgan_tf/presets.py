@@ -64,7 +64,7 @@ PRESETS = {
         1: {"generator_width": 32, "discriminator_width": 24, "batch_size": 16,
             "train_steps": 4000, "learning_rate_decay_steps": 1870},
         2: {"generator_width": 32, "discriminator_width": 12, "batch_size": 8,
-            "residual_blocks": 2, "image_size": 256, "train_steps": 5000,
+            "residual_blocks": 2, "image_size": 256, "train_steps": 4000,
             "learning_rate_decay_steps": 2300, "r1_weight": 0.5,
             # Redrawn freely, 0.027 of the shapes that the sketches had right were lost again.
             "sketch_weight": 20.0},

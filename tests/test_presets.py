@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from stackgan_tf import knobs
 from stackgan_tf.config import CHOICES, Config, resolve
 
 # github.com/hanzhanggit/StackGAN, stageI/cfg/ and stageII/cfg/{flowers,birds}.yml, misc/config.py
@@ -67,7 +68,7 @@ def readme():
 
 def test_every_flag_in_the_readme_exists():
     known = {"flagfile", "help", "logdir"}  # absl's own, TensorBoard's and TensorFlow Serving's
-    known |= {"enable_batching", "batching_parameters_file"}
+    known |= {"enable_batching", "batching_parameters_file", *knobs.NAMES}
     for field in dataclasses.fields(Config):
         known |= {field.name, f"no{field.name}"} if field.type is bool else {field.name}
     for path in (p for folder in ("stackgan_tf", "benchmarks")

@@ -330,7 +330,8 @@ def test_a_run_goes_on_bit_for_bit(tmp_path, folder, encoder, stage1_path, stage
     assert any(np.any(value != straight[name]) for name, value in trainer.again(2, 3).items())
 
 
-@pytest.mark.parametrize("stage", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2])
 def test_xla_compiles_the_whole_recipe(tiny, stage1_path, stage):
     below = build.Stage1(stage1_path) if stage == 2 else None
     config = tiny(stage, **MODERN)
