@@ -48,7 +48,9 @@ def main(_):
         for button, shown, count in (("#draw", f"#stage{max(page.generator.stages)}", 4),
                                      ("#walk", "#walk-strip", 8)):
             wait = WebDriverWait(browser, 60)
-            wait.until(lambda _: browser.find_elements("css selector", button))[0].click()
+            found = wait.until(lambda _: browser.find_elements("css selector", button))
+            # not its click(): the page's progress may lie over the button
+            browser.execute_script("arguments[0].click()", found[0])
             wait.until(lambda _: browser.execute_script(LOADED, shown) == count)
         browser.execute_script("scrollTo(0, 0); document.activeElement.blur()")
         browser.save_screenshot(values.output)
