@@ -27,8 +27,8 @@ from absl import app, flags
 flags.DEFINE_integer("pictures", 2048, "pictures made")
 flags.DEFINE_float("seconds", 3.0, "of each measurement")
 flags.DEFINE_integer("rounds", 5, "measurements of each way; the median counts")
-flags.DEFINE_float("step_seconds", 0.11, "the default Stage-I step, of 32 pictures, without input")
-flags.DEFINE_integer("batch_size", 32, "pictures of that step")
+flags.DEFINE_float("step_seconds", 0.12, "the default Stage-I step, of 16 pictures, without input")
+flags.DEFINE_integer("batch_size", 16, "pictures of that step")
 flags.DEFINE_string("one", "", "for the command itself: measure one way and print its rate")
 
 WAYS = ("bare", "shards", "folder", "reed", "tfds")

@@ -6,6 +6,7 @@ what it draws right and wrong of held-out captions.
 They land in docs/progress.png and docs/failures.png.
 """
 
+import dataclasses
 import glob
 import os
 import re
@@ -17,7 +18,6 @@ from PIL import Image
 from stackgan_tf import images
 from stackgan_tf.attribute_judge import Judge, targets
 from stackgan_tf.drawings import Drawings
-from stackgan_tf.evaluation import data_config
 from stackgan_tf.flower_drawing import ATTRIBUTES
 from stackgan_tf.generate import Generator
 
@@ -71,7 +71,8 @@ def first_column(path, side, padding=2):
 def failures(o):
     """Pictures that show all that their captions name, then others, with what is wrong."""
     generator = Generator(o.checkpoint_dir, o.run)
-    config = data_config(generator, int(generator.saved.outputs["images"].shape[1]), "")
+    config = dataclasses.replace(generator.data_config(), image_size=int(
+        generator.saved.outputs["images"].shape[1]))
     drawings = Drawings(generator, o.checkpoint_dir, config, "test", 0)
     judge = Judge(o.checkpoint_dir, config.data_dir, config.crop_margin)
     right, wrong = [], []

@@ -114,8 +114,8 @@ def embeddings_of_data(generator, data_dir: str | None) -> dict[str, np.ndarray]
 def rows_of_data(generator, data_dir: str | None, name: str, count: int) -> list[dict]:
     """Up to `count` elements of a run's data that have `name`, of "train" if none is held out."""
     # here, since with --server there need be no TensorFlow
-    from stackgan_tf import build, neighbors
-    config = neighbors.data_config(generator, data_dir)
+    from stackgan_tf import build
+    config = generator.data_config(data_dir)
     for split in ("test", "train"):
         try:
             elements = itertools.islice(build.load_elements(config, split), 32 * count)

@@ -65,7 +65,7 @@ def prepare(generator: Generator, checkpoint_dir: str, o: Options, judge: Judge 
     """All that the scores of a stage need, before anything is drawn; as `evaluate`."""
     refuse_unwritable(generator.part.path)
     size = o.size or int(generator.saved.outputs["images"].shape[1])
-    config = data_config(generator, size, o.data_dir)
+    config = dataclasses.replace(generator.data_config(o.data_dir), image_size=size)
     text = Part(checkpoint_dir, generator.run, "text_encoder")
     names = choose(generator, text, config, o)
     network = space = None
@@ -96,15 +96,6 @@ def _show(part, records):
     path = os.path.join(part.path, score_report.PLOT)
     if not score_report.plot(path, score_report.read_lines(part.metrics)):
         print(f"{path} is not drawn; that needs: {INSTALL}", flush=True)
-
-
-def data_config(generator: Generator, size: int, data_dir: str) -> Config:
-    """The run's data settings, with pictures at `size` and where `data_dir` says, if anything."""
-    config = generator.part.config("dataset")
-    if config is None:
-        raise UserError(f"{generator.part.path} has no config.json that names its data set, so "
-                        "there is nothing to compare with.")
-    return dataclasses.replace(config, image_size=size, data_dir=data_dir or config.data_dir)
 
 
 def choose(generator: Generator, text: Part, config: Config, o: Options) -> list[str]:

@@ -26,6 +26,7 @@ what `sample` draws on the same machine: picture i of --seed=s has the seed s + 
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable
 
@@ -41,6 +42,7 @@ from stackgan_tf.run_folder import Part, refuse_unwritable
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 WARMUP = os.path.join("assets.extra", "tf_serving_warmup_requests")  # TF Serving's name for it
+MOST = {name: 1.0 if name == "truncation" else math.inf for name in NAMES}  # of each knob
 CAPTION = "a flower"  # of the warm-up
 
 
@@ -65,8 +67,8 @@ def export_run(checkpoint_dir: str, run: str, output: str, version: int | None =
     if not output:
         raise UserError("say where the versions of the served model are kept: --output=FOLDER")
     for name, value in knobs.items():
-        if not is_value(value):  # a flag's bounds let nan through
-            raise UserError(f"--{name}={value} is no number of at least 0.")
+        if not is_value(value) or value > MOST[name]:  # a flag's bounds let nan through
+            raise UserError(f"--{name}={value} is no number from 0 to {MOST[name]:g}.")
     output = os.path.expanduser(output)
     refuse_unwritable(output, "--output")
     generator = Generator(checkpoint_dir, run)
@@ -318,8 +320,7 @@ def define_own_flags() -> None:
     flags.DEFINE_integer("version", None, "number of this one; the next free one if not given",
                          lower_bound=1)
     for name, text in HELP.items():
-        flags.DEFINE_float(name, 1.0, text, lower_bound=0.0,
-                           upper_bound=1.0 if name == "truncation" else None)
+        flags.DEFINE_float(name, 1.0, text, lower_bound=0.0, upper_bound=MOST[name])
     flags.DEFINE_enum("precision", None, list(PRECISIONS), "of the convolutions; as trained, if "
                       "not given. float32 for servers whose hardware knows no bfloat16")
     flags.DEFINE_integer("batch_size", BATCH_SIZE, "pictures drawn at a time, whatever the size of "

@@ -1,5 +1,6 @@
 """A trained run as a function: captions and seeds in, pictures out."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -7,7 +8,7 @@ import tensorflow as tf
 
 from stackgan_tf import checkpoint, images, latents
 from stackgan_tf.build import Stage, TextEncoder
-from stackgan_tf.config import UserError
+from stackgan_tf.config import Config, UserError
 from stackgan_tf.knobs import Knobs
 from stackgan_tf.parallel import in_order
 from stackgan_tf.run_folder import Part, find_run
@@ -72,6 +73,15 @@ class Generator:
                             f"{self.saved.path} reads {self.embedding_dim}; put back the one it "
                             "was trained with.")
         return encoder
+
+    def data_config(self, data_dir: str | None = "") -> Config:
+        """The settings that find its data, which is where `data_dir` says, if anything; UserError
+        if they are not known."""
+        config = self.part.config("dataset")
+        if config is None:
+            raise UserError(f"run {self.run!r} has no config.json that names its data set, so the "
+                            "pictures that it was trained on are not known.")
+        return dataclasses.replace(config, data_dir=data_dir or config.data_dir)
 
     @property
     def embedding_dim(self) -> int:

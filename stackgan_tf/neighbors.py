@@ -5,13 +5,12 @@ Pictures are compared as 16x16 pixels of RGB: the distance is the root mean squa
 and layout count, and details and the few pixels of a training crop do not.
 """
 
-import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
 
 from stackgan_tf import build, images
-from stackgan_tf.config import Config, UserError
+from stackgan_tf.config import UserError
 from stackgan_tf.parallel import in_order
 from stackgan_tf.progress import Progress
 
@@ -29,7 +28,7 @@ def of_run(generator, pictures: np.ndarray, count: int, data_dir: str | None = N
 
     Raises UserError if they are not known or cannot be read.
     """
-    config = data_config(generator, data_dir)
+    config = generator.data_config(data_dir)
     bar = Progress("reading the training pictures", 0, None, unit=" pictures")
 
     def training():
@@ -41,15 +40,6 @@ def of_run(generator, pictures: np.ndarray, count: int, data_dir: str | None = N
         return nearest(pictures, training(), count, config.crop_margin)
     finally:
         bar.close()
-
-
-def data_config(generator, data_dir: str | None = None) -> Config:
-    """The Config that finds the data of a run; UserError if it is not known."""
-    config = generator.part.config("dataset")
-    if config is None:
-        raise UserError(f"run {generator.run!r} has no config.json that names its data set, so its "
-                        "training pictures are not known and none can be shown.")
-    return dataclasses.replace(config, data_dir=data_dir or config.data_dir)
 
 
 def nearest(pictures: np.ndarray, training: Iterable[np.ndarray], count: int, margin: float

@@ -11,6 +11,7 @@ from stackgan_tf import dashboards, images, latents, projector, shown_texts
 from stackgan_tf.build import TextEncoder
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.logs import Logs, write_whole
+from stackgan_tf.messages import reason
 from stackgan_tf.run_folder import Part
 from stackgan_tf.watchdog import Watchdog
 
@@ -102,7 +103,7 @@ class Reports:
         try:
             write_whole(path, images.encode_png(grid))
         except tf.errors.OpError as error:  # a picture less is no reason to lose the checkpoint
-            print(f"warning: {path} could not be written: {error.message}", flush=True)
+            print(f"warning: {path} could not be written: {reason(error)}", flush=True)
         with self.logs.writing():
             tf.summary.scalar("samples/variety", variety, step)
             tf.summary.image("samples", grid[None], step)

@@ -79,7 +79,8 @@ class Part:
                             f"{self.path} away to start over.") from error
 
     def config(self, *needed: str) -> Config | None:
-        """The same as a Config; a field that an older version did not write has its default.
+        """The same as a Config; a field that an older version did not write has its default, with
+        which nothing is other than before there was such a field.
 
         Returns None if the part was never begun, or does not say what `needed` names.
         """
@@ -109,13 +110,13 @@ class Part:
 
         A part that stopped before its first checkpoint binds nobody.
         """
-        now = dataclasses.asdict(config)
-        names = relevant or [name for name in now if name not in FREE]
         before = self.read_config() or {}
-        if not self.is_begun():
+        if not before or not self.is_begun():
             return before
-        differences = [f"--{name}={now[name]} (was {before[name]})" for name in names
-                       if name in before and before[name] != now[name]]
+        now, was = dataclasses.asdict(config), dataclasses.asdict(self.config())
+        names = relevant or [name for name in now if name not in FREE]
+        differences = [f"--{name}={now[name]} (was {was[name]})" for name in names
+                       if was[name] != now[name]]
         if differences:
             raise UserError(f"{self.path} was made with other settings: "
                             f"{', '.join(differences)}; repeat those, or choose another --run.")

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from stackgan_tf import blocks
 from stackgan_tf.conditioning_augmentation import ConditioningAugmentation
+from stackgan_tf.discriminator_blocks import DiscriminatorTrunk, MatchingHead
 
 
 class Stage1Generator(keras.Model):
@@ -70,7 +71,7 @@ class Stage1Discriminator(keras.Model):
         width: Df; the 4x4 map has 8 Df channels.
         text_dim: size of its own text layer, 0 without text.
         norm: "batch" (the paper), "none" or "spectral".
-        projection, minibatch_std: of blocks.MatchingHead and DiscriminatorTrunk.
+        projection, minibatch_std: of MatchingHead and DiscriminatorTrunk.
 
     `features` is apart from `logits`, so that the features of real images are computed once and
     judged twice: with the right caption and with a wrong one.
@@ -79,9 +80,8 @@ class Stage1Discriminator(keras.Model):
     def __init__(self, image_size=64, width=64, text_dim=128, norm="batch", projection=False,
                  minibatch_std=0, name="stage1_discriminator"):
         super().__init__(name=name)
-        self.trunk = blocks.DiscriminatorTrunk(image_size, width, norm, minibatch_std,
-                                               name="trunk")
-        self.head = blocks.MatchingHead(width, text_dim, norm, projection, name="head")
+        self.trunk = DiscriminatorTrunk(image_size, width, norm, minibatch_std, name="trunk")
+        self.head = MatchingHead(width, text_dim, norm, projection, name="head")
         self.unconditional_head = None
 
     def features(self, images, training=False):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from stackgan_tf import blocks
 from stackgan_tf.conditioning_augmentation import ConditioningAugmentation
+from stackgan_tf.discriminator_blocks import DiscriminatorTrunk, MatchingHead
 
 
 class Stage2Generator(keras.Model):
@@ -96,19 +97,17 @@ class Stage2Discriminator(keras.Model):
         norm: "batch" (the paper), "none" or "spectral".
         unconditional: adds a second head that judges without the caption (released PyTorch
             code, not in the paper).
-        projection, minibatch_std: of blocks.MatchingHead and DiscriminatorTrunk.
+        projection, minibatch_std: of MatchingHead and DiscriminatorTrunk.
     """
 
     def __init__(self, image_size=256, width=64, text_dim=128, unconditional=False,
                  norm="batch", projection=False, minibatch_std=0, name="stage2_discriminator"):
         super().__init__(name=name)
-        self.trunk = blocks.DiscriminatorTrunk(image_size, width, norm, minibatch_std,
-                                               name="trunk")
-        self.head = blocks.MatchingHead(width, text_dim, norm, projection, name="head")
+        self.trunk = DiscriminatorTrunk(image_size, width, norm, minibatch_std, name="trunk")
+        self.head = MatchingHead(width, text_dim, norm, projection, name="head")
         self.unconditional_head = None
         if unconditional:
-            self.unconditional_head = blocks.MatchingHead(width, 0, norm,
-                                                          name="unconditional_head")
+            self.unconditional_head = MatchingHead(width, 0, norm, name="unconditional_head")
 
     def features(self, images, training=False):
         """float (B, image_size, image_size, 3) in [-1, 1] -> (B, 4, 4, channels)."""

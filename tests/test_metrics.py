@@ -125,6 +125,13 @@ def test_kid_of_equal_distributions_is_0_on_average():
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(200)
 
 
+def test_kid_of_two_pictures_has_an_interval():
+    """Half of the resamples have one of them twice, and so no pair; the others differ in
+    nothing."""
+    made = kid.compute(normal(9, 3), normal(2, 3, seed=1))
+    assert made["kid/low"] == pytest.approx(made["kid"]) == made["kid/high"]
+
+
 @pytest.mark.parametrize("metric, rows", [(kid, 2), (frechet_distance, 2), (precision_recall, 6)])
 def test_features_that_do_not_fit_are_refused(metric, rows):
     for real, fake in ((normal(9, 3), normal(9, 4)), (normal(9, 3), normal(rows - 1, 3)),

@@ -12,7 +12,7 @@ import tensorflow as tf
 from conftest import ROOT, TINY
 from test_fast_forms import batch_of, gradients
 
-from stackgan_tf import blocks, build, train
+from stackgan_tf import blocks, build, discriminator_blocks, train
 from stackgan_tf.config import PRESETS, resolve
 from stackgan_tf.presets import RECIPES
 from stackgan_tf.run_folder import Part
@@ -216,7 +216,7 @@ def test_numbers_are_a_function_of_the_step_and_leave_the_noise_alone():
 
 def test_minibatch_std_is_the_numpy_form():
     x = np.random.default_rng(0).normal(size=(6, 4, 4, 5)).astype(np.float32)
-    found = blocks.append_spread(tf.constant(x), 3).numpy()
+    found = discriminator_blocks.append_spread(tf.constant(x), 3).numpy()
     np.testing.assert_array_equal(found[..., :5], x)
     for i in range(6):
         group = [i % 2, i % 2 + 2, i % 2 + 4]  # every second picture
@@ -224,7 +224,7 @@ def test_minibatch_std_is_the_numpy_form():
     same = tf.repeat(tf.constant(x[:1]), 4, 0)
     with tf.GradientTape() as tape:
         tape.watch(same)
-        value = tf.reduce_sum(blocks.append_spread(same, 4)[..., 5])
+        value = tf.reduce_sum(discriminator_blocks.append_spread(same, 4)[..., 5])
     assert np.isfinite(tape.gradient(value, same)).all()
 
 
@@ -243,7 +243,7 @@ def test_real_and_fake_pictures_are_in_no_group_together(tiny):
 @pytest.mark.parametrize("norm", ["batch", "none", "spectral"])
 def test_projection_is_the_formula(norm):
     """psi(phi(x)) + e' V phi(x) / sqrt(channels), phi the mean over the places."""
-    head = blocks.MatchingHead(2, 7, norm, projection=True)
+    head = discriminator_blocks.MatchingHead(2, 7, norm, projection=True)
     rng = np.random.default_rng(0)
     maps, text = (tf.constant(rng.normal(size=s), tf.float32) for s in ((3, 4, 4, 5), (3, 6)))
     logits = head(maps, text)

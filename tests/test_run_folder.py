@@ -109,3 +109,16 @@ def test_the_settings_of_an_older_version_are_a_config(tiny, tmp_path):
     assert part.config("crop_margin", "dataset") is None
     part.open(written)
     assert part.config("dataset") == written
+
+
+def test_an_option_that_an_older_version_did_not_know_was_off(tiny, tmp_path):
+    """A run that was begun before --sketch_weight is not gone on with by another loss."""
+    part, config = Part(str(tmp_path), "run", "stage2"), tiny(2, sketch_weight=0.0)
+    os.makedirs(os.path.join(part.checkpoints, "step-1"))
+    kept = dataclasses.asdict(config)
+    del kept["sketch_weight"], kept["recipe"]
+    with open(part.settings, "w") as file:
+        json.dump(kept, file)
+    assert part.check(config) == kept
+    with pytest.raises(UserError, match=r"--sketch_weight=20.0 \(was 0.0\); repeat those"):
+        part.check(dataclasses.replace(config, sketch_weight=20.0))

@@ -106,7 +106,7 @@ def load(config, split: str) -> tf.data.Dataset:
 
     Args:
         config: has `data_dir`, the TFDS cache ("" for TFDS's default, ~/tensorflow_datasets), and
-            `images_per_class`. A full set of 134 takes a minute and a half on two cores, and
+            `images_per_class`. A full set of 134 takes about a minute on two cores, and
             140 MB.
         split: a TFDS split, such as "train", "test" or "train[:64]".
 

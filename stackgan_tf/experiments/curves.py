@@ -30,6 +30,7 @@ from stackgan_tf.config import Config, UserError, define_flags, given_flags, run
 from stackgan_tf.generate import Generator
 from stackgan_tf.knobs import HELP, NAMES
 from stackgan_tf.logs import write_whole
+from stackgan_tf.messages import reason
 from stackgan_tf.progress import Progress
 from stackgan_tf.run_folder import Part
 from stackgan_tf.what_to_draw import read_values
@@ -111,13 +112,13 @@ def possible(generator: Generator, values: dict) -> dict:
 def choose(generator: Generator, checkpoint_dir: str, data_dir: str) -> list[str]:
     """The metrics: those of the features, and of the captions what can be had."""
     of_network = ["precision_recall", "kid", *["diversity"] * generator.text]
-    config = evaluation.data_config(generator, 0, data_dir)
+    config = generator.data_config(data_dir)
     text = Part(checkpoint_dir, generator.run, "text_encoder")
     for name in ("attribute_accuracy", "r_precision"):
-        reason = evaluation.why_not(name, generator, text, config)
-        if not reason:
+        why = evaluation.why_not(name, generator, text, config)
+        if not why:
             return [*of_network, name]
-    print(f"how well pictures show their captions is left out: {reason}", flush=True)
+    print(f"how well pictures show their captions is left out: {why}", flush=True)
     return of_network
 
 
@@ -131,7 +132,7 @@ def write(part: Part, found: dict) -> None:
         try:
             write_whole(path, data.encode() + b"\n" if isinstance(data, str) else data)
         except tf.errors.OpError as error:
-            raise UserError(f"{path} could not be written: {error.message}; make room. The same "
+            raise UserError(f"{path} could not be written: {reason(error)}; make room. The same "
                             "command then goes on.") from error
 
 

@@ -28,6 +28,7 @@ from stackgan_tf import build, checkpoint, devices, distribution, shown_texts, t
 from stackgan_tf.config import Config, define_flags, given_flags, resolve, run_cli
 from stackgan_tf.images import write
 from stackgan_tf.run_folder import Part
+from stackgan_tf.sources import read_json
 
 ROUNDS, SECONDS = 6, 4.0  # of each variant: so many rounds of at least so long
 STEPS = 4  # between two looks at the clock: a GPU need not wait for Python
@@ -135,11 +136,6 @@ def main(_):
     for name, rounds in measure(new, below).items():
         times[name] = {"seconds": min(rounds), "rounds": rounds}
     write(path, (json.dumps(times, indent=2) + "\n").encode())
-
-
-def read_json(path: str) -> dict:
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
 
 
 if __name__ == "__main__":

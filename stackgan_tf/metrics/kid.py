@@ -29,7 +29,8 @@ def compute(real: np.ndarray, fake: np.ndarray, replicates: int = bootstrap.REPL
     drawn = np.concatenate([np.ones((1, len(fake)), int),  # the set itself, then its resamples
                             bootstrap.counts(len(fake), replicates, seed)])
     values = real_term + _pairs(fake, drawn) - 2.0 * drawn @ _means(real, fake) / len(fake)
-    return bootstrap.interval("kid", values[0], values[1:])
+    # of a handful of pictures, a resample may have one of them only, and no pair
+    return bootstrap.interval("kid", values[0], values[1:][np.isfinite(values[1:])])
 
 
 def _kernel(x, y):
@@ -40,7 +41,8 @@ def _kernel(x, y):
 
 
 def _pairs(features, counts):
-    """Mean kernel of two different rows, for each line of counts int (B, N): float64 (B,).
+    """Mean kernel of two different rows, for each line of counts int (B, N): float64 (B,), NaN
+    where there are no two.
 
     A row that a resample has twice is no pair with itself: that would be its own likeness.
     """
@@ -52,7 +54,8 @@ def _pairs(features, counts):
         total += np.einsum("nb,nb->b", weights[first:first + ROWS], kernel @ weights,
                            dtype=np.float64)
     squares = np.square(counts.astype(np.float64))
-    return (total - squares @ np.concatenate(own)) / (len(features) ** 2 - squares.sum(1))
+    pairs = len(features) ** 2 - squares.sum(1)
+    return (total - squares @ np.concatenate(own)) / np.where(pairs > 0, pairs, np.nan)
 
 
 def _means(real, fake):
