@@ -68,7 +68,8 @@ def export_run(checkpoint_dir: str, run: str, output: str, version: int | None =
         raise UserError("say where the versions of the served model are kept: --output=FOLDER")
     for name, value in knobs.items():
         if not is_value(value) or value > MOST[name]:  # a flag's bounds let nan through
-            raise UserError(f"--{name}={value} is no number from 0 to {MOST[name]:g}.")
+            most = f" and at most {MOST[name]:g}" if MOST[name] < math.inf else ""
+            raise UserError(f"--{name}={value} is no finite number of at least 0{most}.")
     output = os.path.expanduser(output)
     refuse_unwritable(output, "--output")
     generator = Generator(checkpoint_dir, run)
