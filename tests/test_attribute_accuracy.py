@@ -62,7 +62,8 @@ def test_turns_are_crops_by_quarters():
     assert {y for *_, y, _ in seen} == {x for *_, x in seen} == {0, 1, 2}
 
 
-def test_classifier_learns_a_few_drawings():
+def test_classifier_learns_a_few_drawings(monkeypatch):
+    monkeypatch.setattr(attribute_classifier, "BATCH_SIZE", 32)
     pictures, values = attribute_classifier.draw(flower_drawing.CLASS_NAMES[::5], 2, 76)
     model = attribute_classifier.train(pictures, values, steps=60)
     logits = attribute_classifier.views(

@@ -225,9 +225,9 @@ def test_r1_on_every_other_image_is_that_of_those_images(tiny):
 
 
 @pytest.mark.parametrize("stage, changes", [
-    (1, {"condition_blocks": True}), (2, {"condition_blocks": True, "add_to_sketch": True}),
-    # the default's: the penalty differentiates twice
-    (1, {"discriminator_norm": "none", "r1_weight": 0.5, "r1_every": 2})])
+    # as in the default: the penalty differentiates twice
+    (1, {"condition_blocks": True, "discriminator_norm": "none", "r1_weight": 0.5, "r1_every": 2}),
+    (2, {"condition_blocks": True, "add_to_sketch": True})])
 def test_xla_compiles_the_whole_step(tiny, stage1_path, stage, changes):
     below = build.Stage1(stage1_path) if stage == 2 else None
     config = tiny(stage, **changes)

@@ -206,6 +206,10 @@ def test_whitening_of_captions_that_are_all_the_same(size):
 
 @pytest.fixture
 def folder(tmp_path):
+    return make_folder(tmp_path)
+
+
+def make_folder(tmp_path):
     """12 pictures in 3 classes, 2 captions each, 4 of them for testing."""
     lines = []
     for i in range(12):
@@ -221,6 +225,15 @@ def settings(folder, run="r", **more):
         "run": run, "checkpoint_dir": str(folder / "runs"), "dataset": "folder",
         "data_dir": str(folder), "embedding_dim": 5, "text_encoder_width": 8,
         "text_encoder_steps": 4, "text_encoder_batch_size": 4, "log_steps": 1, **more})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a finished run of each loss, named after it."""
+    folder = make_folder(tmp_path_factory.mktemp("trained"))
+    for loss in ("structured", "contrastive"):
+        assert train_text_encoder.train(settings(folder, loss, text_encoder_loss=loss)) == 0
+    return folder
 
 
 def test_command_line(folder):
@@ -242,10 +255,8 @@ def embeddings_of(folder, run):
     return loaded.serve(tf.constant(["number 1", "a picture of 7", "", "z"]))["embeddings"].numpy()
 
 
-@pytest.mark.parametrize("loss", ["structured", "contrastive"])
-def test_stopped_and_resumed_is_the_same(folder, monkeypatch, loss):
-    options = {"text_encoder_loss": loss}
-    assert train_text_encoder.train(settings(folder, "whole", **options)) == 0
+def test_stopped_and_resumed_is_the_same(trained, monkeypatch):
+    folder, options = trained, {"text_encoder_loss": "contrastive"}
     with monkeypatch.context() as patch:
         def stop_at_2(self, step, values=None):
             if step == 2:
@@ -256,14 +267,14 @@ def test_stopped_and_resumed_is_the_same(folder, monkeypatch, loss):
     assert [p.name for p in (folder / "runs/parts/text_encoder/ckpt").iterdir()] == [
         "step-00000002"]
     assert train_text_encoder.train(settings(folder, "parts", **options)) == 0
-    np.testing.assert_array_equal(embeddings_of(folder, "whole"), embeddings_of(folder, "parts"))
-    embedded = embeddings_of(folder, "whole")
+    embedded = embeddings_of(folder, "contrastive")
+    np.testing.assert_array_equal(embedded, embeddings_of(folder, "parts"))
     assert np.isfinite(embedded).all() and embedded.std() > 0
 
 
-def test_embeddings_of_training_captions_have_unit_variance(folder):
-    train_text_encoder.train(settings(folder))
-    loaded = tf.saved_model.load(str(folder / "runs/r/text_encoder/saved_model"))
+@pytest.mark.parametrize("loss", ["structured", "contrastive"])
+def test_embeddings_of_training_captions_have_unit_variance(trained, loss):
+    loaded = tf.saved_model.load(str(trained / f"runs/{loss}/text_encoder/saved_model"))
     captions = [c for i in range(12) if i % 3 for c in (f"number {i}", f"a picture of {i}")]
     embedded = loaded.serve(tf.constant(captions))["embeddings"].numpy()
     np.testing.assert_allclose(embedded.mean(0), 0, atol=1e-3)
@@ -271,10 +282,9 @@ def test_embeddings_of_training_captions_have_unit_variance(folder):
 
 
 @pytest.mark.parametrize("loss", ["structured", "contrastive"])
-def test_the_kept_image_encoder_scores_as_in_training(folder, loss):
-    train_text_encoder.train(settings(folder, text_encoder_loss=loss))
-    part = run_folder.Part(str(folder / "runs"), "r", "text_encoder")
-    test = build.load_examples(settings(folder, image_size=64), "test")
+def test_the_kept_image_encoder_scores_as_in_training(trained, loss):
+    part = run_folder.Part(str(trained / "runs"), loss, "text_encoder")
+    test = build.load_examples(settings(trained, image_size=64), "test")
     pictures = pipeline.center_crop(test.images, 64)
     space, text = image_encoder.JointSpace(part), build.TextEncoder(part.saved_model)
     captions = space.of_captions(text([row[0] for row in test.captions]).numpy())
@@ -283,30 +293,30 @@ def test_the_kept_image_encoder_scores_as_in_training(folder, loss):
     assert np.mean(best == np.arange(4)) == recorded["text_encoder/test_retrieval_own"]
 
 
-def test_a_run_of_before_gets_its_image_encoder_from_the_checkpoint(folder, capsys):
-    train_text_encoder.train(settings(folder))
-    part = run_folder.Part(str(folder / "runs"), "r", "text_encoder")
+def test_a_run_of_before_gets_its_image_encoder_from_the_checkpoint(trained, capsys):
+    shutil.copytree(trained / "runs/contrastive", trained / "runs/r")
+    part = run_folder.Part(str(trained / "runs"), "r", "text_encoder")
+    options = {"text_encoder_loss": "contrastive"}
     picture = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
     before = image_encoder.JointSpace(part).read(picture)["embeddings"]
     kept = part.fingerprint()
     shutil.rmtree(part.image_encoder)
     with pytest.raises(UserError, match="give python -m stackgan_tf.train_text_encoder once more"):
         image_encoder.JointSpace(part)
-    assert train_text_encoder.train(settings(folder)) == 0
+    assert train_text_encoder.train(settings(trained, **options)) == 0
     after = image_encoder.JointSpace(part).read(picture)["embeddings"]
     np.testing.assert_array_equal(after, before)
     assert part.fingerprint() == kept  # the text encoder is as it was
     shutil.rmtree(part.image_encoder)
     shutil.rmtree(part.checkpoints)
-    assert train_text_encoder.train(settings(folder)) == 0
+    assert train_text_encoder.train(settings(trained, **options)) == 0
     assert "finished; nothing to do" in capsys.readouterr().out
     with pytest.raises(UserError, match="only text encoders that are trained here have one"):
         image_encoder.JointSpace(part)
 
 
-def test_a_text_encoder_of_another_run_brings_its_image_encoder(folder):
-    train_text_encoder.train(settings(folder))
-    theirs = run_folder.Part(str(folder / "runs"), "r", "text_encoder")
+def test_a_text_encoder_of_another_run_brings_its_image_encoder(trained, folder):
+    theirs = run_folder.Part(str(trained / "runs"), "contrastive", "text_encoder")
     ours = run_folder.Part(str(folder / "runs"), "new", "text_encoder")
     given = settings(folder, "new", text_encoder=theirs.saved_model, precomputed_embeddings=False)
     assert below.prepare_text_encoder(given, ours) == 0
