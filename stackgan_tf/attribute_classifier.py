@@ -129,7 +129,7 @@ def train(images, targets, steps, seed=0, show=None):
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-2)
     optimizer.build(model.trainable_variables)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(pictures, truth, number):
         pictures = tf.cast(pictures, tf.float32) / 127.5 - 1.0
         pictures = augment(pictures, tf.stack([seed, number]))

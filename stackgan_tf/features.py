@@ -42,7 +42,8 @@ class Network:
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
 
-        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)],
+                     autograph=False)
         def run(pictures):
             return model(to_input(pictures, module.SIZE, resize, self.is_inception))
 

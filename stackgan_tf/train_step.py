@@ -69,7 +69,8 @@ def make_train_step(gan, generator_optimizer, discriminator_optimizer, ema_gener
                 for name, value in parts.items()})
         return parts
 
-    @tf.function(jit_compile=jit_compile)
+    # Nothing in it branches on a tensor; rewriting its Python would take half of the first call.
+    @tf.function(jit_compile=jit_compile, autograph=False)
     def train_step(batch, step):
         parts = strategy.run(replica_step, (batch, step))
         return strategy.experimental_local_results(parts)[0]  # the same on every replica

@@ -138,7 +138,7 @@ class Trainer:
         return {"text_encoder": self.text.weights, "image_encoder": self.image.weights,
                 "optimizer": self.optimizer.variables}
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(self, tokens, images, labels):
         """One update; {name: float32 scalar}."""
         with tf.GradientTape() as tape:
@@ -148,11 +148,11 @@ class Trainer:
         self.optimizer.apply(tape.gradient(loss, self.variables), self.variables)
         return {"loss": loss, **char_cnn_rnn.retrieval(text, image, labels, self.cosine)}
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def embed_tokens(self, tokens):
         return self.text(tf.cast(tokens, tf.int32))
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def embed_images(self, images):
         return self.image(_float(images))
 
