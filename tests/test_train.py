@@ -45,21 +45,20 @@ def variables(checkpoints, run, stage, step):
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_six_steps_are_three_and_three_in_a_new_process(runs, stage):
-    """Stage-II stands on the same Stage-I in both runs, which one of them must be told."""
     checkpoints, flags = runs
-    source = os.path.join(checkpoints, "straight", "stage1", "saved_model")
-    below = {"stage1": source} if stage == 2 else {}
-    command_here("train", *flags(stage, "halves", **below, train_steps=3))
-    done = command("train", *flags(stage, "halves", **below))
+    run = f"halves{stage}"
+    shutil.copytree(os.path.join(checkpoints, "straight"), os.path.join(checkpoints, run))
+    shutil.rmtree(os.path.join(checkpoints, run, f"stage{stage}", "ckpt", "step-00000006"))
+    done = command("train", *flags(stage, run))
     assert "going on from the checkpoint of step 3" in done.stdout
-    straight, halves = (variables(checkpoints, run, stage, 6) for run in ("straight", "halves"))
+    straight, halves = (variables(checkpoints, name, stage, 6) for name in ("straight", run))
     assert straight.keys() == halves.keys() and len(straight) > 50
     for name, value in straight.items():
         np.testing.assert_array_equal(value, halves[name], name)
     # Adam's moments, its count of steps, and the moving average are among them
     assert any("generator_optimizer" in name for name in straight)
     assert any("ema_generator" in name for name in straight)
-    at_three = variables(checkpoints, "halves", stage, 3)
+    at_three = variables(checkpoints, run, stage, 3)
     assert any(np.abs(value - straight[name]).max() > 0 for name, value in at_three.items())
 
 
@@ -231,7 +230,7 @@ def test_the_mean_of_the_texts_is_kept_and_an_older_run_gets_it(runs, folder, en
     os.remove(os.path.join(saved, "assets.extra", "text_mean.json"))
     with pytest.raises(UserError, match="the command that trained it, once more, adds that"):
         Generator(checkpoints, "older", 1).generate(["red"], [0], text_strength=2.0)
-    assert "already trained for 6 steps" in command("train", *flags(1, "older")).stdout
+    assert "already trained for 6 steps" in command_here("train", *flags(1, "older")).stdout
     np.testing.assert_allclose(checkpoint.text_mean(saved), mean, rtol=1e-6)
     drawn, again = (g.generate(["a red square"] * 9, range(9)) for g in (
         before, Generator(checkpoints, "older", 1)))
@@ -283,15 +282,15 @@ def test_refused_before_anything_starts(runs, changes, words):
 
 @pytest.mark.parametrize("changes", [
     {"conditioning_augmentation": False, "text_once": True, "unconditional_head": True},
-    {"discriminator_norm": "none", "r1_weight": 0.1, "learning_rate_schedule": "staircase"},
-    {"loss": "hinge", "ema_decay": 0.0, "precision": "mixed_bfloat16", "captions_per_embedding": 2},
+    {"discriminator_norm": "none", "r1_weight": 0.1, "learning_rate_schedule": "staircase",
+     "loss": "hinge", "ema_decay": 0.0, "precision": "mixed_bfloat16", "captions_per_embedding": 2},
 ])
 def test_ablations_train(runs, changes):
     checkpoints, flags = runs
-    name = "-".join(changes)
-    below = os.path.join(checkpoints, "straight", "stage1", "saved_model")
-    command_here("train", *flags(2, name, stage1=below, train_steps=1, **changes))
-    model = build.Stage1(os.path.join(checkpoints, name, "stage2", "saved_model"))
+    name, stage = "-".join(changes), 2 if "text_once" in changes else 1
+    below = {"stage1": os.path.join(checkpoints, "straight", "stage1", "saved_model")}
+    command_here("train", *flags(stage, name, train_steps=1, **changes, **(below if stage == 2 else {})))
+    model = build.Stage1(os.path.join(checkpoints, name, f"stage{stage}", "saved_model"))
     inputs = {n: tf.ones([2, model.dim(n)]) for n in model.inputs}
     assert np.isfinite(model(inputs)).all()
 
