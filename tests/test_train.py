@@ -289,7 +289,8 @@ def test_ablations_train(runs, changes):
     checkpoints, flags = runs
     name, stage = "-".join(changes), 2 if "text_once" in changes else 1
     if stage == 2:
-        changes |= {"stage1": os.path.join(checkpoints, "straight", "stage1", "saved_model")}
+        below = os.path.join(checkpoints, "straight", "stage1", "saved_model")
+        changes = {**changes, "stage1": below}
     command_here("train", *flags(stage, name, train_steps=1, **changes))
     model = build.Stage1(os.path.join(checkpoints, name, f"stage{stage}", "saved_model"))
     inputs = {n: tf.ones([2, model.dim(n)]) for n in model.inputs}
