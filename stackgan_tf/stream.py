@@ -129,7 +129,7 @@ class Stream:
 
     def text_mean(self, most: int = 1024) -> np.ndarray:
         """The mean embedding of the first `most` pictures' captions: float64 (dim,)."""
-        batches = self.dataset(0, -(-most // self.batch_size))
+        batches = self.dataset(0, -(-min(most, len(self)) // self.batch_size))
         return np.mean([np.mean(batch["embeddings"], 0, np.float64) for batch in batches], 0)
 
     def rows(self, start: int, stop: int) -> Iterator[dict]:

@@ -1,6 +1,7 @@
 """Tiny data, tiny networks and the command line, for all tests."""
 
 import collections
+import gc
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from stackgan_tf import build, checkpoint, train
 from stackgan_tf.config import resolve
 from stackgan_tf.run_folder import Part
 
+gc.freeze()  # what is imported stays: gc.collect(), which many tests call, need not look at it
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # Sizes at which a step takes milliseconds: Stage-I 16x16, Stage-II 32x32.

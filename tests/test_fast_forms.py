@@ -226,9 +226,10 @@ def test_r1_on_every_other_image_is_that_of_those_images(tiny):
 
 @pytest.mark.parametrize("stage, changes", [
     # as in the default: the penalty differentiates twice
-    (2, {"condition_blocks": True, "discriminator_norm": "none", "r1_weight": 0.5, "r1_every": 2}),
-    *(pytest.param(stage, {"condition_blocks": True, "add_to_sketch": stage == 2},
-                   marks=pytest.mark.slow) for stage in (1, 2))])
+    (1, {"condition_blocks": True, "discriminator_norm": "none", "r1_weight": 0.5, "r1_every": 2}),
+    pytest.param(2, {"condition_blocks": True, "discriminator_norm": "none", "r1_weight": 0.5,
+                     "r1_every": 2}, marks=pytest.mark.slow),
+    pytest.param(2, {"add_to_sketch": True}, marks=pytest.mark.slow)])
 def test_xla_compiles_the_whole_step(tiny, stage1_path, stage, changes):
     below = build.Stage1(stage1_path) if stage == 2 else None
     config = tiny(stage, **changes)

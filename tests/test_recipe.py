@@ -380,6 +380,7 @@ print(json.dumps({"between replicas": float(np.abs(ends[1][0] - ends[1][1]).max(
 '''
 
 
+@pytest.mark.slow
 def test_two_replicas_agree_with_one_device_and_with_each_other():
     """u included, which each replica moves by itself. Without minibatch_std: a replica's groups
     are of its own pictures."""
