@@ -34,11 +34,6 @@ TINY = {
 }
 
 
-def pytest_xdist_auto_num_workers():
-    """One more than cores: tests also wait, for processes that start and for disks."""
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else None
-
-
 FIGURES = []
 
 
