@@ -340,6 +340,7 @@ def test_xla_compiles_the_whole_recipe(tiny, stage1_path, stage):
         np.testing.assert_allclose(b, a, atol=2e-3 * np.abs(a).max())
 
 
+@pytest.mark.slow
 def test_the_recipe_in_bfloat16_has_float32s_gradients_roughly(tiny):
     exact, rounded = (np.concatenate([np.ravel(g) for g in gradients(tiny(
         **{**MODERN, "discriminator_norm": "spectral", "precision": precision}))])

@@ -367,6 +367,7 @@ def command(*flags):
                           capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table():
     done = command("--stages=2", "--modes=train", "--precisions=float32", "--batch_sizes=2",
                    "--width=4", "--rounds=1", "--seconds=0.01", "--nomemory")

@@ -3,14 +3,11 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, command, command_here, tiny_flags
+from conftest import command, command_here, tiny_flags
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -340,22 +337,6 @@ def test_a_grid_that_cannot_be_written_costs_no_checkpoint(runs):
     done = command_here("train", *flags(1, "no_grid", train_steps=1))
     assert "warning: " in done.stdout and "could not be written" in done.stdout
     assert os.listdir(os.path.join(part, "ckpt")) == ["step-00000001"]
-
-
-def test_a_signal_saves_and_the_same_command_goes_on(runs):
-    checkpoints, flags = runs
-    args = flags(1, "stopped", train_steps=100_000, checkpoint_steps=1_000_000, log_steps=5)
-    process = subprocess.Popen([sys.executable, "-m", "stackgan_tf.train", *args], cwd=ROOT,
-                               stdout=subprocess.PIPE, text=True)
-    while "step 5/" not in process.stdout.readline():
-        assert process.poll() is None
-    second = command_here("train", *args, check=False)  # while the first one is at it
-    assert second.returncode == 1 and "another process is training" in second.stderr
-    process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 128 + signal.SIGTERM and "which is saved" in output
-    saved = os.listdir(os.path.join(checkpoints, "stopped", "stage1", "ckpt"))
-    assert len(saved) == 1 and int(saved[0][5:]) >= 5
 
 
 def test_text_encoder_is_trained_first(runs, folder):

@@ -27,7 +27,7 @@ class Nursery:
         """
         request = {"flags": list(flags), "output": str(output), "kill_at": kill_at}
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
-        return Child(self, int(self.answer(60)), str(output))
+        return Child(self, flags, int(self.answer(60)), str(output))
 
     def answer(self, seconds):
         ready = select.select([self.process.stdout], [], [], seconds)[0]
@@ -42,8 +42,8 @@ class Nursery:
 class Child:
     """A training process; one at a time."""
 
-    def __init__(self, nursery, pid, output):
-        self.nursery, self.pid, self.output = nursery, pid, output
+    def __init__(self, nursery, flags, pid, output):
+        self.nursery, self.flags, self.pid, self.output = nursery, list(flags), pid, output
 
     def text(self) -> str:
         try:

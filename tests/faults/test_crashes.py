@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import tiny_flags
+from conftest import command_here, tiny_flags
 from nursery import Nursery
 from test_train import variables
 
@@ -102,6 +102,9 @@ def test_a_signal_leaves_a_checkpoint_and_a_second_one_ends_at_once(start, tmp_p
         child = start(1, "stopped", train_steps=100_000, checkpoint_steps=1_000_000)
         assert child.wait_for(f"step {saved + 2}/"), child.text()
         assert not saved or f"going on from the checkpoint of step {saved}\n" in child.text()
+        if not saved:
+            second = command_here("train", *child.flags, check=False)  # while the first is at it
+            assert second.returncode == 1 and "another process is training" in second.stderr
         begin = time.monotonic()
         child.signal(number)
         if code is None:  # again, while the checkpoint, pictures and SavedModel are written
