@@ -253,6 +253,8 @@ class Workers:
 @pytest.fixture
 def flags(folder, encoder, tmp_path):
     def make(stage=1, **changes):
+        if stage == 2:  # as in two_replicas.py
+            changes = {"sketch_weight": 0.0, **changes}
         return tiny_flags(stage, **{
             "checkpoint_dir": tmp_path, "dataset": "folder", "data_dir": folder, "log_steps": 1,
             "text_encoder": encoder, "run": "workers", **changes})
