@@ -233,6 +233,7 @@ def test_tensorboard_serves_the_projector(ask):
     assert ask(f"plugin/projector/sprite_image?{where}").startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium here")
 def test_screenshots_show_the_charts(checkpoints, tmp_path):
     """The README's command, of one page: charts are drawn, in colors of their lines."""

@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from conftest import ROOT, TINY
@@ -259,6 +260,7 @@ LESS = {
 }
 
 
+@pytest.mark.slow
 def test_benchmarks(tmp_path):
     """What the README types is parsed by the program itself, which then does a little of it."""
     found = [shlex.split(command, comments=True) for _, kind, text in pieces() if kind != "python"
