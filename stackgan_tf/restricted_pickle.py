@@ -105,6 +105,17 @@ class _Unbuilt:
         self.kind, self.code, self.places = kind, code, []
 
 
+class _Parts(tuple):
+    """A tuple with a dtype or something unbuilt in it: what arrays are made of, and no data."""
+
+
+_NO_DATA = (np.dtype, _Unbuilt, _Parts)
+
+
+def _tuple(items):
+    return (_Parts if any(isinstance(item, _NO_DATA) for item in items) else tuple)(items)
+
+
 _FORGOTTEN = object()  # in the memo: was there, and is not kept
 
 _CONSTANTS = {b"N": None, b"\x88": True, b"\x89": False, b")": ()}
@@ -162,7 +173,7 @@ class _Machine:
             while (code := self.read(1)) != b".":
                 if stream and self.appends_to_outermost(code):
                     self.streamed = True
-                    items = self.to_mark() if code == b"e" else [self.stack.pop()]
+                    items = self.data(self.to_mark() if code == b"e" else [self.stack.pop()])
                     items.reverse()
                     while items:
                         yield items.pop()
@@ -171,6 +182,7 @@ class _Machine:
             (self.result,) = self.stack
             if self.marks or self.unbuilt or (self.streamed and type(self.result) is not list):
                 raise self.damaged()
+            self.data([self.result])
         except (PickleError, OSError):
             raise
         except MemoryError as error:
@@ -192,6 +204,15 @@ class _Machine:
 
     def refuse(self, what):
         raise PickleError(f"{self.name} asks for {what[:100]!s}; {self.remedy}")
+
+    def data(self, values):
+        """The values, none of which may be a dtype: arrays alone are made of them."""
+        for value in values:
+            if isinstance(value, _Unbuilt):
+                raise self.damaged()
+            if isinstance(value, _NO_DATA):
+                self.refuse("an array of records, or a dtype that is of no array")
+        return values
 
     def read(self, count):
         if not 0 <= count <= self.left:
@@ -219,7 +240,7 @@ class _Machine:
         value = self.memo[place] = self.stack[-1]
         if isinstance(value, _Unbuilt):
             value.places.append(place)
-        elif type(value) is tuple or (type(value) in (str, bytes) and len(value) > 1000):
+        elif isinstance(value, tuple) or (type(value) in (str, bytes) and len(value) > 1000):
             self.places[id(value)] = place  # the memo keeps the value, so no other has its id
 
     def get(self, place):
@@ -250,7 +271,7 @@ class _Machine:
             count = self.number("<B" if code == b"\x8a" else "<i")
             push(int.from_bytes(self.read(count), "little", signed=True))
         elif code in _TUPLES:
-            items = tuple(stack[-_TUPLES[code]:])
+            items = _tuple(stack[-_TUPLES[code]:])
             del stack[-_TUPLES[code]:]
             push(items)
         elif code in _PUTS:
@@ -273,7 +294,7 @@ class _Machine:
     def append(self, items):
         if type(self.stack[-1]) is not list:
             raise self.damaged()
-        self.stack[-1].extend(items)
+        self.stack[-1].extend(self.data(items))
 
     def set_items(self, items):
         for key in items[::2]:  # no tuples: hashing nested ones can take for ever
@@ -281,7 +302,7 @@ class _Machine:
                 self.refuse(f"a dict with a {type(key).__name__} as a key")
         if type(self.stack[-1]) is not dict:
             raise self.damaged()
-        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+        self.stack[-1].update(zip(items[::2], self.data(items[1::2]), strict=True))
 
     def new(self, kind, fill):
         items = self.to_mark()
@@ -306,7 +327,7 @@ class _Machine:
     def reduce(self):
         """Calls none of the names: it makes what NumPy would, from checked arguments."""
         arguments, name = self.stack.pop(), self.stack.pop()
-        if type(name) is not Name or type(arguments) is not tuple:
+        if type(name) is not Name or not isinstance(arguments, tuple):
             raise self.damaged()
         if callable(name.kind):  # a stand-in of the caller
             made = name.kind(*arguments)
@@ -376,7 +397,7 @@ _STEPS = {
     b"2": lambda m: m.stack.append(m.stack[-1]),
     b"]": lambda m: m.stack.append([]),
     b"}": lambda m: m.stack.append({}),
-    b"t": lambda m: m.stack.append(tuple(m.to_mark())),
+    b"t": lambda m: m.stack.append(_tuple(m.to_mark())),
     b"l": lambda m: m.new(list, m.append),
     b"d": lambda m: m.new(dict, m.set_items),
     b"a": lambda m: m.append([m.stack.pop()]),

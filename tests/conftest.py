@@ -18,6 +18,7 @@ from PIL import Image
 
 from stackgan_tf import build, checkpoint, train
 from stackgan_tf.config import resolve
+from stackgan_tf.reports import Reports
 from stackgan_tf.run_folder import Part
 
 gc.freeze()  # what is imported stays: gc.collect(), which many tests call, need not look at it
@@ -105,6 +106,13 @@ def make_trainer(tiny, folder, encoder, tmp_path):
                          "precomputed_embeddings": False, **changes})
         return trainer(config, encoder, batches)
     return make
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Trainings of this process write checkpoints and logs only."""
+    monkeypatch.setattr(Reports, "write_pictures", lambda *_: None)
+    monkeypatch.setattr(train.Trainer, "export", lambda *_: None)
 
 
 def trainer(config, encoder, batches=None):

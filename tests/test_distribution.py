@@ -191,6 +191,13 @@ def test_a_run_goes_on_with_another_number_of_devices(trained, stage):
     assert found["one from two"] < WEIGHTS and found["two from one"] < WEIGHTS
 
 
+@pytest.mark.slow
+def test_the_distance_to_the_sketch_is_of_the_whole_batch(trained):
+    """With the default's weight; of the first step, the gradients' norm included."""
+    _, found = trained(2)
+    assert found["with the sketch"] < LOSSES
+
+
 def test_noise_and_pictures_are_those_of_one_device_cut_in_two(trained):
     _, found = trained(1)
     assert found["noise"] == 0.0 and found["noise of the rows"] > 0.1

@@ -221,7 +221,6 @@ def parts(value):
 
 
 DATA = (str, bytes, int, float, type(None), np.generic, list, tuple, dict, np.ndarray,
-        np.dtype,  # of numbers or bytes, of which no array was made
         restricted_pickle.Name)  # a name that was only mentioned, not called
 
 

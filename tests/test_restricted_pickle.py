@@ -193,6 +193,17 @@ def test_arrays_are_as_large_as_their_bytes():
     assert "damaged" in refusal(b"(" + ARRAY + b"l.")  # never given its content
 
 
+@pytest.mark.parametrize("data", [
+    FLOATS + b".", FLOATS + b"\x85.", b"]" + FLOATS + b"a.", b"(" + FLOATS + b"l.",
+    b"](" + FLOATS + b"K\x01e.", b"]((K\x01" + FLOATS + b"tta.", b"}K\x01" + FLOATS + b"\x85s.",
+    b"]" + FLOATS + b"\x85\x85a."])
+def test_dtypes_are_no_data(data):
+    """Bare, in a list or dict, or in a tuple of a tuple there; read whole or item by item."""
+    assert "a dtype that is of no array" in refusal(data)
+    with pytest.raises(restricted_pickle.PickleError, match="a dtype that is of no array"):
+        list(restricted_pickle.iterate(io.BytesIO(data)))
+
+
 def test_arrays_of_records_are_refused():
     """Their field offsets, which NumPy does not check, would read foreign memory."""
     record = (b"cnumpy\ndtype\n(VU4\nI00\nI01\ntR(K\x03V|\nN(Va\nt}Va\n(" + FLOATS

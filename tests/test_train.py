@@ -16,7 +16,6 @@ from stackgan_tf.below import check_text_encoder
 from stackgan_tf.config import Config, UserError, resolve
 from stackgan_tf.generate import Generator
 from stackgan_tf.logs import Logs
-from stackgan_tf.reports import Reports
 from stackgan_tf.run_folder import Part
 
 
@@ -60,10 +59,8 @@ def test_six_steps_are_three_and_three_in_a_new_process(runs, stage):
     assert any(np.abs(value - straight[name]).max() > 0 for name, value in at_three.items())
 
 
-def test_many_steps_a_call_are_the_same_steps(make_trainer, tmp_path, monkeypatch):
+def test_many_steps_a_call_are_the_same_steps(make_trainer, no_pictures, tmp_path):
     """A call of six steps; then four and two in a new start, which is the same bit for bit."""
-    monkeypatch.setattr(Reports, "write_pictures", lambda *_: None)
-    monkeypatch.setattr(train.Trainer, "export", lambda *_: None)
     every = {"steps_per_call": 10, "log_steps": 20, "checkpoint_steps": 20}
     make_trainer(run="straight").run()
     make_trainer(run="calls", **every).run()

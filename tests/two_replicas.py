@@ -102,6 +102,17 @@ def bad_step(two):
             two.cluster.strategy.experimental_local_results(two.first_bad)]
 
 
+def with_the_sketch(clusters, *paths):
+    """How far the numbers of a first step are apart, relative where they are larger than 1."""
+    numbers = []
+    for cluster in clusters:
+        each = trainer("sketch", cluster, 2, *paths, sketch_weight=20.0)
+        numbers.append({name: float(value) for name, value in each.train_step(
+            next(each._batches(0)), tf.constant(0, tf.int64)).items()})
+    one, two = numbers
+    return max(abs(value - two[name]) / max(1.0, abs(value)) for name, value in one.items())
+
+
 def main(stage, *paths):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -129,6 +140,8 @@ def main(stage, *paths):
                     for feeds in (False, True)
                     for step, rows in enumerate(batches(two, feeds))],
         "bad step": bad_step(two),
+        **({"with the sketch": with_the_sketch([one.cluster, two.cluster], *paths)}
+           if stage == 2 else {}),
     }))
 
 

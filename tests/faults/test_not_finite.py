@@ -8,8 +8,6 @@ import tensorflow as tf
 
 from stackgan_tf import build, pipeline, train_step
 from stackgan_tf.config import UserError
-from stackgan_tf.reports import Reports
-from stackgan_tf.train import Trainer
 
 STEPS = {"train_steps": 12, "checkpoint_steps": 3, "log_steps": 5}
 
@@ -27,10 +25,8 @@ class Poisoned(pipeline.Batches):
 
 
 @pytest.fixture
-def trainer(make_trainer, tiny, folder, monkeypatch):
+def trainer(make_trainer, no_pictures, tiny, folder):
     """trainer(bad steps, **changes); it makes no pictures and no SavedModel."""
-    monkeypatch.setattr(Reports, "write_pictures", lambda *_: None)
-    monkeypatch.setattr(Trainer, "export", lambda *_: None)
     config = tiny(dataset="folder", data_dir=folder)
     examples = build.load_examples(config, "train")
 
