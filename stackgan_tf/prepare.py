@@ -307,12 +307,15 @@ def _counts(pictures):
 
 def _finish(settings, plan, done, bad):
     """Writes TFDS's metadata and, last, that the set is whole."""
-    infos, pictures, captions = [], {}, {}
+    infos, pictures, captions, squares = [], {}, {}, {}
     for split, count in plan.shards.items():
         reports = [done[split, number] for number in range(count)]
         lengths = [report["count"] for report in reports]
         pictures[split] = sum(lengths)
         captions[split] = sum(report["captions"] for report in reports)
+        # what training then need not look for in each picture; an older report has none
+        sides = [set(report.get("squares", {}).items()) for report in reports if report["count"]]
+        squares[split] = dict(set.intersection(*sides)) if sides else {}
         infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths,
                                          num_bytes=sum(report["bytes"] for report in reports)))
     if not pictures["train"]:
@@ -323,7 +326,7 @@ def _finish(settings, plan, done, bad):
         description="Pictures and captions, prepared by stackgan_tf.prepare.")
     _write_plan(settings, {**sources.read_json(os.path.join(settings.output, PLAN)),
                            "whole": True, "pictures": pictures, "captions": captions,
-                           "unreadable": bad})
+                           "squares": squares, "unreadable": bad})
     for file, why in itertools.islice(bad.items(), 20):
         print(f"left out {file}: {why}")
     if len(bad) > 20:

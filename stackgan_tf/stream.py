@@ -276,27 +276,30 @@ class Stream:
     def _decode(self, row):
         row = dict(row)
         crop = row.pop("crop")
-        row["image"] = crop_jpeg(row["image"], self.load_size, self.image_size, crop[0], crop[1])
+        row["image"] = crop_jpeg(row["image"], self.load_size, self.image_size, crop[0], crop[1],
+                                 self.prepared.squares.get(self.field) == self.load_size)
         return row
 
 
-def crop_jpeg(jpeg, load_size: int, size: int, top, left):
+def crop_jpeg(jpeg, load_size: int, size: int, top, left, is_square: bool = False):
     """Decodes a crop only: what resizing the centred square to load_size and cropping it gives.
 
     Args:
         jpeg: scalar string.
         top, left: int64 scalars, of the crop in the resized square.
+        is_square: that the picture is a square of load_size is known, and not looked for.
 
     Returns:
         uint8 (size, size, 3).
     """
-    shape = tf.io.extract_jpeg_shape(jpeg)[:2]
-
     def exact():  # `prepare` leaves most pictures so; few operations, which cost as they count
         if size == load_size:
             return tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
         return _decode_part(jpeg, top, left, size, size)
 
+    if is_square:
+        return tf.ensure_shape(exact(), [size, size, 3])
+    shape = tf.io.extract_jpeg_shape(jpeg)[:2]
     image = tf.cond(tf.reduce_all(shape == load_size), exact,
                     lambda: _crop_of_square(jpeg, tf.cast(shape, tf.int64), load_size, size, top,
                                             left))

@@ -126,6 +126,20 @@ def test_a_small_copy_is_of_the_picture_itself(tmp_path, tiny):
             assert max(off) < 5  # other pictures are 60 off
 
 
+@pytest.mark.parametrize("max_size,squares", [
+    (30, {"image": 30, "small": 19}),
+    (304, {"small": 19})])  # every other picture is a JPEG of 40x50 that keeps its bytes
+def test_squares_of_one_size_are_noted(tmp_path, max_size, squares):
+    data, output = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    make_folder(data, 8, size=(40, 50))
+    prepare.prepare(settings(data, output, max_size=max_size, small=19))
+    assert prepared.describe(settings(output, "").config, "train").squares == squares
+    for element in read(output).values():
+        for name, side in squares.items():
+            assert element[name].shape == (side, side, 3)
+
+
 def test_shrinking_is_antialiased():
     lines = np.zeros((80, 80, 3), np.uint8)
     lines[::2] = 255  # taking every fourth pixel would give all black or all white

@@ -189,6 +189,17 @@ def test_a_crop_alone_equals_the_crop_of_the_whole(height, width, load, size):
         assert off.max() <= 5 and off.mean() < 0.3  # Pillow rounds and clips between two passes
 
 
+@pytest.mark.parametrize("size", [40, 32])
+def test_known_squares_give_what_a_look_at_each_gives(sets, size):
+    known = open_stream(sets(), size=size, load=40)
+    assert known.prepared.squares == {"image": 40}
+    looking = open_stream(sets(), size=size, load=40)
+    looking.prepared = dataclasses.replace(known.prepared, squares={})
+    for a, b in zip(known.rows(0, 20), looking.rows(0, 20), strict=True):
+        assert a["image"].shape == (4, size, size, 3)
+        np.testing.assert_array_equal(a["image"], b["image"])
+
+
 def test_captions_are_embedded_in_one_batch_and_averaged(sets):
     calls = []
 

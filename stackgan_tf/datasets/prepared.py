@@ -26,6 +26,7 @@ class Prepared:
         has_labels: whether each picture has a class.
         embedding_dim: of stored embeddings; 0 without.
         small_size: side of the small copies beside the pictures; 0 without.
+        squares: {"image" or "small": side} of what is known to be squares of one size.
     """
 
     paths: tuple[str, ...]
@@ -34,6 +35,7 @@ class Prepared:
     has_labels: bool
     embedding_dim: int
     small_size: int
+    squares: dict[str, int]
 
     def __len__(self):
         return sum(self.lengths)
@@ -53,7 +55,7 @@ def describe(config, split: str) -> Prepared:
     embeddings = features["embeddings"].shape[-1] if "embeddings" in features else 0
     return Prepared(tuple(map(os.fspath, info.filepaths)), tuple(info.shard_lengths),
                     values["captions"][split], "label" in features, embeddings,
-                    _small_size(builder, values))
+                    _small_size(builder, values), _squares(values, split))
 
 
 def embedding_dim(config) -> int:
@@ -68,6 +70,11 @@ def reads_embeddings(config) -> bool:
 
 def _small_size(builder, values):
     return values["settings"]["small_size"] if "small" in builder.info.features else 0
+
+
+def _squares(values, split):
+    # sets made by a version that did not note it have none
+    return dict(values.get("squares", {}).get(split, {}))
 
 
 def load(config, split: str) -> tf.data.Dataset:
@@ -121,6 +128,7 @@ def _open(config):
             values = dict(json.load(file))
         if "whole" in values:
             int(values["captions"]["train"]), int(values["settings"]["small_size"])
+            _squares(values, "train"), _squares(values, "test")
             _refuse_foreign_classes(os.path.join(folder, "features.json"))
             return tfds.builder_from_directory(folder), values
     except Exception as error:  # on metadata that is damaged TFDS raises nearly anything

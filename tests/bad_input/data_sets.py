@@ -220,6 +220,8 @@ CASES = {
             "without captions": {"whole": True, "settings": {"small_size": 0}},
             "without settings": {"whole": True, "captions": {"train": 4}},
             "captions a text": {"whole": True, "captions": "many", "settings": {"small_size": 0}},
+            "squares a text": {"whole": True, "captions": {"train": 4}, "squares": "all",
+                               "settings": {"small_size": 0}},
         }.items()},
     "prepared: plan a folder": case(PREPARED, "data_dir=P", files={"P/prepared.json": folder}),
     "prepared: no metadata": case(PREPARED, "data_dir=P cannot be read", files=prepared()),
