@@ -185,6 +185,28 @@ def test_a_c_program(served, model, drawn, tmp_path):
     assert done.stdout == drawn[2][5]
 
 
+# Under load
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="memory is read there")
+@pytest.mark.parametrize("requests, most", [
+    (300, 20), pytest.param(20_000, 20, marks=pytest.mark.slow)])
+def test_hostile_requests_from_eight_threads(served, figure, requests, most):
+    """Growth of the process, from a fifth of the requests on, in megabytes."""
+    done = subprocess.run([sys.executable, os.path.join(ROOT, "tests/soak.py"), served[0],
+                           str(requests)], capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    count, memory = found["count"], np.array(found["memory"])
+    assert count.get("wrong", 0) == count.get("not refused", 0) == 0
+    assert count["right"] + count["refused"] == requests and count["refused"] > requests / 100
+    warm, end = np.median(memory[3:8], 0), np.median(memory[-5:], 0)
+    figure(f"{requests:,} requests of {count['rows']:,} rows by 8 threads, {count['refused']} of "
+           f"them to be refused: 0 wrong; memory {warm[0]:.0f} -> {end[0]:.0f} MB (allocated "
+           f"{warm[1]:.0f} -> {end[1]:.0f})")
+    assert end[0] - warm[0] < most
+
+
 # By others
 
 
@@ -299,6 +321,20 @@ def test_warm_up_requests_are_serving_s_own_and_run(served, model):
 
 
 # What is in it
+
+
+def test_the_served_graph_touches_no_files(served):
+    """What `saved_model_cli scan` warns of, and whatever calls back into Python."""
+    graph = tf.Graph()
+    with tf.compat.v1.Session(graph=graph) as session:
+        meta = tf.compat.v1.saved_model.load(session, ["serve"], os.path.join(served[0], "1"))
+    nodes = list(meta.graph_def.node) + [node for function in meta.graph_def.library.function
+                                         for node in function.node_def]
+    used = {node.op for node in nodes}
+    assert len(used) > 30 and "EncodePng" in used
+    # its variables are restored by RestoreV2, and saving them again is part of every SavedModel
+    assert not {op for op in used if re.search("File|PrintV|PyFunc|Socket|Dataset", op)} - {
+        "MergeV2Checkpoints", "ShardedFilename"}
 
 
 def noise(seeds, scale=1.0, epsilon_scale=1.0):

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import types
 
 import numpy as np
@@ -322,18 +323,22 @@ def test_training_resumes_bit_for_bit(sets, tmp_path):
         return tiny_flags(1, checkpoint_dir=tmp_path, run=run, dataset="prepared", memory_gb=0,
                           data_dir=sets(), shuffle_buffer=16, **changes)
 
+    def go_on(run, **changes):
+        """From step 3 of `whole`, as another run."""
+        shutil.copytree(tmp_path / "whole", tmp_path / run)
+        shutil.rmtree(tmp_path / run / "stage1/ckpt/step-00000006")
+        done = command_here("train", *flags(run, text_encoder=encoder, **changes))
+        assert "going on from the checkpoint of step 3" in done.stdout
+        return variables(str(tmp_path), run, 1, 6)
+
     command_here("train_text_encoder", *flags("text"))
     encoder = os.path.join(tmp_path, "text", "text_encoder", "saved_model")
     command_here("train", *flags("whole", text_encoder=encoder))
-    command_here("train", *flags("halves", text_encoder=encoder, train_steps=3))
-    done = command_here("train", *flags("halves", text_encoder=encoder))
-    assert "going on from the checkpoint of step 3" in done.stdout
-    whole, halves = (variables(str(tmp_path), run, 1, 6) for run in ("whole", "halves"))
+    whole, halves = variables(str(tmp_path), "whole", 1, 6), go_on("halves")
     assert whole.keys() == halves.keys() and len(whole) > 50
     for name, value in whole.items():
         np.testing.assert_array_equal(value, halves[name], name)
-    command_here("train", *flags("calls", text_encoder=encoder, steps_per_call=2))
-    for name, value in variables(str(tmp_path), "calls", 1, 6).items():
+    for name, value in go_on("calls", steps_per_call=2).items():
         np.testing.assert_allclose(value, whole[name], rtol=1e-3, atol=1e-5, err_msg=name)
     text = [json.loads(line) for line in open(
         os.path.join(tmp_path, "text", "text_encoder", "metrics.jsonl"))]
