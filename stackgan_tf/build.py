@@ -51,6 +51,10 @@ def open_stream(config: Config, batch_size: int, captions_per_embedding: int, wo
     kept = len(train) * config.load_size**2 * 3 + train.captions * config.embedding_dim * 4
     if kept <= config.memory_gb * 2**30:
         return None
+    bare = max(train.without_caption, len(train) - train.captions)
+    if config.embedding_dim and not train.embedding_dim and bare:
+        raise UserError(f"{bare} of {len(train)} pictures have no caption; give each one and "
+                        "prepare anew, or train without text: --embedding_dim=0.")
     if config.shuffle_captions:
         raise UserError(f"--shuffle_captions is for sets in memory; this one takes "
                         f"{kept / 2**30:.1f} GB, so give a larger --memory_gb than "

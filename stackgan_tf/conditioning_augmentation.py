@@ -41,4 +41,6 @@ class ConditioningAugmentation(keras.layers.Layer):
         log_sigma += self.log_sigma
         if epsilon is None:
             return mean, mean, log_sigma
-        return mean + tf.exp(log_sigma) * epsilon, mean, log_sigma
+        # Far from all captions of training log_sigma may be anything; exp of 89 is no number.
+        sigma = tf.exp(tf.minimum(log_sigma, 8.0))
+        return mean + sigma * epsilon, mean, log_sigma

@@ -217,9 +217,13 @@ class Batches:
     def _mismatched(self, indices, generator):
         names = np.arange(len(self.examples)) if self.labels is None else self.labels
         other = generator.integers(len(self.examples), size=len(indices))
-        while (same := names[other] == names[indices]).any():
+        for _ in range(30):
+            same = names[other] == names[indices]
+            if not same.any():
+                return other
             other[same] = generator.integers(len(self.examples), size=same.sum())
-        return other
+        # nearly all are of one class: drawing until another one comes would take for ever
+        return of_another_class(indices, names, generator)
 
     def _choose(self, index, generator):
         """Places of random captions of a picture among all embeddings."""
@@ -277,6 +281,22 @@ class Batches:
 
 def _generator(seed, purpose, number):
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, purpose, number])))
+
+
+def of_another_class(rows, labels, generator):
+    """For each row, an index into labels (N,), a random one of another class; where all are of one
+    class, another one."""
+    if len(labels) < 2:
+        return rows
+    if np.ptp(labels) == 0:
+        labels = np.arange(len(labels))
+    sorted_by_class = np.argsort(labels, kind="stable")
+    ordered = labels[sorted_by_class]
+    first = np.searchsorted(ordered, labels[rows], side="left")
+    same = np.searchsorted(ordered, labels[rows], side="right") - first
+    # one of those left when its own class is taken out of the row of all
+    place = generator.integers(len(labels) - same)
+    return sorted_by_class[np.where(place < first, place, place + same)]
 
 
 def _class_distances(embeddings, labels):

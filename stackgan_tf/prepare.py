@@ -307,13 +307,14 @@ def _counts(pictures):
 
 def _finish(settings, plan, done, bad):
     """Writes TFDS's metadata and, last, that the set is whole."""
-    infos, pictures, captions, squares = [], {}, {}, {}
+    infos, pictures, captions, without, squares = [], {}, {}, {}, {}
     for split, count in plan.shards.items():
         reports = [done[split, number] for number in range(count)]
         lengths = [report["count"] for report in reports]
         pictures[split] = sum(lengths)
         captions[split] = sum(report["captions"] for report in reports)
-        # what training then need not look for in each picture; an older report has none
+        # what training then need not look for in each picture; an older report has none of it
+        without[split] = sum(report.get("without_caption", 0) for report in reports)
         sides = [set(report.get("squares", {}).items()) for report in reports if report["count"]]
         squares[split] = dict(set.intersection(*sides)) if sides else {}
         infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths,
@@ -326,7 +327,7 @@ def _finish(settings, plan, done, bad):
         description="Pictures and captions, prepared by stackgan_tf.prepare.")
     _write_plan(settings, {**sources.read_json(os.path.join(settings.output, PLAN)),
                            "whole": True, "pictures": pictures, "captions": captions,
-                           "squares": squares, "unreadable": bad})
+                           "without_caption": without, "squares": squares, "unreadable": bad})
     for file, why in itertools.islice(bad.items(), 20):
         print(f"left out {file}: {why}")
     if len(bad) > 20:

@@ -149,14 +149,14 @@ def write_shard(plan: Plan, split: str, number: int) -> dict:
     """Makes a shard, unless it is there.
 
     Returns:
-        {"count", "bytes", "captions", "unreadable": {file: reason}, "squares": {field: side} of
-        the fields whose JPEGs are all squares of one size}.
+        {"count", "bytes", "captions", "without_caption": pictures, "unreadable": {file: reason},
+        "squares": {field: side} of the fields whose JPEGs are all squares of one size}.
     """
     report = plan.report_path(split, number)
     if tf.io.gfile.exists(report):
         return sources.read_json(report)
     source, record_features = plan.source(), plan.features()
-    unreadable, count, captions, shapes = {}, 0, 0, {}
+    unreadable, shapes, texts = {}, {}, []
     beside = f"{plan.report_path(split, number)}.{os.getpid()}.tmp"
     with tf.io.TFRecordWriter(beside) as writer:
         for row in plan.rows(split, number):
@@ -165,8 +165,8 @@ def write_shard(plan: Plan, split: str, number: int) -> dict:
                 fields = tf.train.Example.FromString(record).features.feature
                 jpegs = {name: fields[name].bytes_list.value[0] for name in ("image", "small")
                          if name in fields}
-                captions += max(len(fields["captions"].bytes_list.value), len(
-                    fields["embeddings"].float_list.value) // max(1, plan.embedding_dim))
+                texts.append(max(len(fields["captions"].bytes_list.value), len(
+                    fields["embeddings"].float_list.value) // max(1, plan.embedding_dim)))
             else:
                 picture = source.read(row)
                 try:
@@ -176,18 +176,17 @@ def write_shard(plan: Plan, split: str, number: int) -> dict:
                     continue
                 record = serialize(record_features, jpegs, picture.file_name, picture.captions,
                                    picture.label, picture.embeddings)
-                captions += len(picture.captions)
+                texts.append(len(picture.captions))
             for name, jpeg in jpegs.items():
                 shape = tf.io.extract_jpeg_shape(jpeg).numpy()[:2]
                 shapes.setdefault(name, set()).add(tuple(shape))
             writer.write(record)
-            count += 1
     size = tf.io.gfile.stat(beside).length
     tf.io.gfile.rename(beside, plan.shard_path(split, number), overwrite=True)
     squares = {name: int(height) for name, found in shapes.items() for height, width in found
                if len(found) == 1 and height == width}
-    done = {"count": count, "bytes": size, "captions": captions, "unreadable": unreadable,
-            "squares": squares}
+    done = {"count": len(texts), "bytes": size, "captions": sum(texts),
+            "without_caption": texts.count(0), "unreadable": unreadable, "squares": squares}
     sources.write_file(report, json.dumps(done).encode())
     return done
 

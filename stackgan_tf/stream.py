@@ -6,6 +6,7 @@ picture, crop, captions and wrong captions a row has follows from (seed, epoch, 
 can begin at any step, and reads at most one block's worth that it does not use.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
+from stackgan_tf import pipeline
 from stackgan_tf.config import UserError
 
 # What the generators of a seed are for: 0 to 2, 5 and 6 are pipeline's and the text encoder's.
@@ -132,24 +134,40 @@ class Stream:
         batches = self.dataset(0, -(-min(most, len(self)) // self.batch_size))
         return np.mean([np.mean(batch["embeddings"], 0, np.float64) for batch in batches], 0)
 
+    def captions(self, most: int) -> list[bytes]:
+        """So many captions at most, of the first epoch's first pictures: the first caption of
+        each, then the second of each, and so on."""
+        found = []
+        with self._readable():
+            for _, records in tf.data.Dataset.range(self.order.blocks).flat_map(self._read):
+                spec = {"captions": self._spec()["captions"]}
+                found += tf.io.parse_example(records, spec)["captions"].numpy().tolist()
+                if len(found) >= most:
+                    break
+        columns = itertools.zip_longest(*found)
+        given = (text for column in columns for text in column if text is not None)
+        return list(itertools.islice(given, most))
+
     def rows(self, start: int, stop: int) -> Iterator[dict]:
         """The rows of steps start..stop-1 that are this worker's, as batches of: image uint8 (B,
         S, S, 3), flip bool (B,), whether the image is still to be mirrored, file_name, label (0
         without classes), captions and mismatched_captions string (B, k); in their place, with
         stored embeddings, embeddings and mismatched_embeddings."""
-        batches = iter(self._batches(start, stop) if start < stop else ())
-        while True:
-            try:
-                batch = next(batches, None)
-            except tf.errors.OpError as error:
-                lines = (error.message or "").strip().splitlines() or ["no reason given"]
-                folder = os.path.dirname(self.prepared.paths[0])
-                self.error = UserError(f"{folder} cannot be read: {lines[0][:300]}; see to the "
-                                       "disk, or prepare it anew.")
-                raise self.error from error
-            if batch is None:
-                return
-            yield batch
+        if start < stop:
+            with self._readable():
+                yield from self._batches(start, stop)
+
+    @contextlib.contextmanager
+    def _readable(self):
+        """Says in one line what cannot be read."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            lines = (error.message or "").strip().splitlines() or ["no reason given"]
+            folder = os.path.dirname(self.prepared.paths[0])
+            self.error = UserError(f"{folder} cannot be read: {lines[0][:300]}; see to the disk, "
+                                   "or prepare it anew.")
+            raise self.error from error
 
     def _batches(self, start, stop):
         first = self.order.block_of(start * self.batch_size)
@@ -237,7 +255,7 @@ class Stream:
         if count != end - begin:
             raise ValueError("a shard holds fewer pictures than its metadata says")
         order = generator.permutation(count)
-        wrong = self._wrong(order, labels, generator)
+        wrong = pipeline.of_another_class(order, labels, generator)
         room = self.load_size - self.image_size
         crops = generator.integers([room + 1, room + 1, 2], size=(count, 3))
         right_texts = self._choose(order, lengths, generator)
@@ -248,21 +266,6 @@ class Stream:
             rows % self.batch_size // share == self.worker)
         return tuple(values[mine].astype(np.int64) for values in (
             order, wrong, crops, right_texts, wrong_texts))
-
-    @staticmethod
-    def _wrong(order, labels, generator):
-        """For each record another one of another class; where all are of one class, another."""
-        if len(set(labels)) < 2:
-            labels = np.arange(len(labels))
-        sorted_by_class = np.argsort(labels, kind="stable")
-        ordered = labels[sorted_by_class]
-        first = np.searchsorted(ordered, labels[order], side="left")
-        same = np.searchsorted(ordered, labels[order], side="right") - first
-        if len(labels) < 2:
-            return order
-        # one of those left when its own class is taken out of the row of all
-        place = generator.integers(len(labels) - same)
-        return sorted_by_class[np.where(place < first, place, place + same)]
 
     def _choose(self, records, lengths, generator):
         size = self.captions_per_embedding
@@ -348,13 +351,3 @@ def as_dataset(batches: Iterator[dict]) -> tf.data.Dataset:
     spec = {name: tf.TensorSpec(value.shape, value.dtype) for name, value in first.items()}
     return tf.data.Dataset.from_generator(lambda: itertools.chain([first], batches),
                                           output_signature=spec).prefetch(2)
-
-
-def sample_captions(stream: Stream, most: int) -> list[str]:
-    """Captions of the first pictures of the first epoch, at most so many."""
-    found = []
-    for rows in stream.rows(0, max(1, len(stream) // stream.batch_size)):
-        found += [text.decode("utf-8", "replace") for text in rows["captions"].numpy()[:, 0]]
-        if len(found) >= most:
-            break
-    return list(itertools.islice(found, most))

@@ -80,13 +80,10 @@ class StreamData:
     """The same of a set too large for memory, for steps that follow each other."""
 
     def __init__(self, rows: stream.Stream, total: int, gray: float):
-        if rows.prepared.captions < len(rows):
-            raise UserError(f"the {len(rows)} pictures have {rows.prepared.captions} captions; "
-                            "give each one, or train without text: --embedding_dim=0.")
         self.stream, self.total, self.next, self.gray = rows, total, None, gray
         self.has_classes = rows.prepared.has_labels
         # a random sample, since the shards are shuffled
-        self.tokens = char_cnn_rnn.tokenize(stream.sample_captions(rows, 4096)).numpy()
+        self.tokens = char_cnn_rnn.tokenize(rows.captions(4096)).numpy()
 
     def __call__(self, step):
         if step != self.next:
@@ -280,7 +277,7 @@ def _finish(settings, part, trainer, data):
 def _export(part, trainer, data, image_encoder_only=False):
     """Writes the image encoder's SavedModel, then the text encoder's, which says it is finished."""
     sample = data.tokens[::max(1, len(data.tokens) // 4096)]
-    mean, matrix = char_cnn_rnn.whitening(_embed(trainer.embed_tokens, sample))
+    mean, matrix, longest = char_cnn_rnn.whitening(_embed(trainer.embed_tokens, sample))
     of_images, of_text = char_cnn_rnn.joint_functions(trainer.image, mean, matrix, trainer.cosine)
     shapes = {"images": [None, IMAGE_SIZE, IMAGE_SIZE, 3], "embeddings": [None, len(mean)]}
     images, embeddings = (tf.TensorSpec(shape, tf.float32, name) for name, shape in shapes.items())
@@ -289,7 +286,7 @@ def _export(part, trainer, data, image_encoder_only=False):
     if image_encoder_only:
         print(f"image encoder exported to {part.image_encoder}")
         return
-    serve = char_cnn_rnn.serving_function(trainer.text, mean, matrix)
+    serve = char_cnn_rnn.serving_function(trainer.text, mean, matrix, longest)
     signature = [tf.TensorSpec([None], tf.string, name="captions")]
     checkpoint.export(part.saved_model, [trainer.text], {"serve": (serve, signature)})
     print(f"text encoder exported to {part.saved_model}")

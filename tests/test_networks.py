@@ -174,6 +174,9 @@ def test_conditioning_augmentation_by_hand():
     assert float(log_sigma[0, 0]) == pytest.approx(-0.8)  # 0.2 * (2*0.5 - 4 - 1)
     assert float(condition[0, 0]) == pytest.approx(2.0 + 3.0 * np.exp(-0.8), rel=1e-5)
     assert float(layer(tf.constant([[2.0, -4.0]]))[0][0, 0]) == pytest.approx(2.0)
+    # of an embedding unlike any other sigma would be e^200, which is no float32
+    assert float(layer(tf.constant([[0.0, 201.0]]), tf.constant([[3.0]]))[0][0, 0]) == (
+        pytest.approx(3.0 * np.exp(8), rel=1e-5))
     quieter = ConditioningAugmentation(1, log_sigma=-1.5)
     quieter(tf.zeros([1, 2]))
     quieter.dense.set_weights(layer.dense.get_weights())

@@ -129,6 +129,17 @@ def test_wrong_captions_of_the_nearest_of_eight_classes():
     assert np.mean(plain % 6 // 2 == indices % 6 // 2) == pytest.approx(0.2, abs=0.06)
 
 
+def test_wrong_captions_where_a_single_picture_is_of_another_class():
+    """Drawing until it comes takes 100,000 draws a picture: all others get that one, it any."""
+    batches = make()
+    batches.examples, batches.labels = range(100_000), np.zeros(100_000, int)
+    batches.labels[7] = 1
+    indices = np.array([7, 3, 99_999] * 20)
+    wrong = batches.mismatched(indices, np.random.default_rng(0))
+    assert (wrong[indices != 7] == 7).all()
+    assert len(set(wrong[indices == 7])) == 20 and 7 not in wrong[indices == 7]
+
+
 def test_mean_of_captions():
     batch = make(mean_of=3)(0)
     np.testing.assert_allclose(batch["embeddings"][:, 1], 1.0)  # mean of 0, 1, 2

@@ -148,7 +148,7 @@ def test_wrong_pairs_are_spread_evenly():
     labels = np.array([0] * 20 + [1] * 5 + [2] * 5)
     counts, generator = np.zeros(30), np.random.default_rng(0)
     for _ in range(3000):
-        counts[stream.Stream._wrong(np.array([0]), labels, generator)] += 1
+        counts[pipeline.of_another_class(np.array([0]), labels, generator)] += 1
     assert counts[:20].sum() == 0
     assert ((counts[20:] - 300) ** 2 / 300).sum() < 28  # 9 degrees of freedom, p = 0.001
 
@@ -275,6 +275,16 @@ def test_stage_1_streams_the_small_copies(sets, tmp_path, tiny):
                        for t, u in np.ndindex(4, 4))
 
 
+def test_captions_of_all_pictures_are_taken_before_any_second_one(sets):
+    some = [c.decode() for c in open_stream(sets()).captions(100)]
+    assert sorted(c.split()[0] for c in some[:61]) == sorted(f"c{i}" for i in range(COUNT))
+    assert {c.split()[1] for c in some[:61]} == {"0"} and {c.split()[1] for c in some[61:]} == {"1"}
+    every = open_stream(sets(), batch_size=40).captions(10**6)  # an epoch is no whole batches
+    assert sorted(every) == sorted(f"c{i} {k}".encode() for i in range(COUNT)
+                                   for k in range(1 + i % 3))
+    assert len(open_stream(sets()).captions(5)) == 5
+
+
 # In training
 
 
@@ -315,6 +325,20 @@ def only_train(path, tmp_path):
             iter(()) if split == "test" else load(config, split)))
         prepare.prepare(prepare.Settings(config, output, 64, 0, 0, 1, "", ()))
     return output
+
+
+def test_one_picture_without_a_caption_is_refused(tmp_path, tiny, monkeypatch):
+    """Others have several, so there are as many captions as pictures."""
+    monkeypatch.setattr(build, "load_elements", lambda config, split: iter([
+        {"image": ramps(i), "file_name": f"{i}", "captions": ["a", "b", "c"] * (i > 0)}
+        for i in range(4)] if split == "train" else []))
+    config = resolve({"dataset": "drawn_flowers", "image_size": 256, "embedding_dim": 0})
+    path = str(tmp_path / "out")
+    prepare.prepare(prepare.Settings(config, path, 304, 0, 2, 1, "", ()))
+    silent = tiny(dataset="prepared", data_dir=path, memory_gb=0, embedding_dim=0)
+    assert len(build.load_batches(silent)) == 4
+    with pytest.raises(UserError, match="1 of 4 pictures have no caption.*--embedding_dim=0"):
+        build.load_batches(tiny(dataset="prepared", data_dir=path, memory_gb=0))
 
 
 def test_training_resumes_bit_for_bit(sets, tmp_path):

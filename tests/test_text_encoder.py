@@ -169,13 +169,36 @@ def test_whitening_makes_components_alike():
     rng = np.random.default_rng(0)
     turn = np.linalg.qr(rng.normal(size=(4, 4)))[0]
     embeddings = 5 + rng.normal(size=(100_000, 4)) * [8, 2, 0.08, 0] @ turn
-    mean, matrix = char_cnn_rnn.whitening(embeddings, floor=0.1)
+    mean, matrix, longest = char_cnn_rnn.whitening(embeddings, floor=0.1)
     white = (embeddings - mean) @ matrix
+    assert longest == pytest.approx(np.sqrt(np.square(white).sum(1).max()))
     # each component: its size over itself plus a tenth of the largest
     sizes = np.array([8 / 8.8, 2 / 2.8, 0.08 / 0.88, 0])
     sizes /= np.sqrt(np.mean(sizes ** 2))  # variance 1 in all
     np.testing.assert_allclose((white @ turn.T).std(0), sizes, rtol=0.02, atol=1e-3)
     np.testing.assert_allclose(white.mean(0), 0, atol=1e-3)
+
+
+def test_whitening_leaves_out_what_no_caption_of_training_differs_in():
+    """Two captions differ along a line; a third one is its foot on it."""
+    mean, matrix, longest = char_cnn_rnn.whitening(np.float32([[0, 0, 5], [6, 8, 5]]))
+    white = (np.float32([[0, 0, 5], [6, 8, 5], [11, -2, 90]]) - mean) @ matrix
+    # (11, -2) is 5 along (0.6, 0.8): the middle
+    np.testing.assert_allclose(white[2], 0, atol=1e-5)
+    np.testing.assert_allclose(white[0], -white[1], atol=1e-6)
+    assert longest == pytest.approx(np.sqrt(3))  # variance 1 over the three dimensions
+
+
+def test_no_served_embedding_is_longer_than_those_of_training():
+    model = small_encoder()
+    raw = model(np.array([reference_tokens(c) for c in HOSTILE])).numpy()
+    lengths = np.linalg.norm(raw, axis=1)
+    middle = float(np.sort(lengths)[len(lengths) // 2]) * 1.001  # some shorter, some longer
+    serve = char_cnn_rnn.serving_function(model, np.zeros(6), np.eye(6), middle)
+    made = serve(tf.constant(HOSTILE))["embeddings"].numpy()
+    np.testing.assert_allclose(np.linalg.norm(made, axis=1), np.minimum(lengths, middle), rtol=1e-5)
+    shares = np.minimum(1, middle / np.maximum(lengths, 1e-9))
+    np.testing.assert_allclose(made, raw * shares[:, None], rtol=1e-5)
 
 
 @pytest.mark.parametrize("cosine", [True, False])
@@ -184,7 +207,7 @@ def test_joint_space_is_that_of_training(cosine):
     text, image = small_encoder(), char_cnn_rnn.ImageEncoder(6)
     captions = [f"a {color} flower with {n} petals" for color in ("red", "blue") for n in range(30)]
     raw = text(char_cnn_rnn.tokenize(captions)).numpy()
-    mean, matrix = char_cnn_rnn.whitening(raw)
+    mean, matrix, _ = char_cnn_rnn.whitening(raw)
     served = char_cnn_rnn.serving_function(text, mean, matrix)(tf.constant(captions))["embeddings"]
     pictures = np.random.default_rng(0).uniform(-1, 1, (3, 64, 64, 3)).astype(np.float32)
     of_images, of_text = char_cnn_rnn.joint_functions(image, mean, matrix, cosine)
@@ -196,7 +219,8 @@ def test_joint_space_is_that_of_training(cosine):
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_whitening_of_captions_that_are_all_the_same(size):
-    mean, matrix = char_cnn_rnn.whitening(np.full((9, size), 2.0, np.float32))
+    mean, matrix, longest = char_cnn_rnn.whitening(np.full((9, size), 2.0, np.float32))
+    assert longest == np.inf
     np.testing.assert_array_equal(mean, np.full(size, 2))
     np.testing.assert_array_equal(matrix, np.eye(size))
 

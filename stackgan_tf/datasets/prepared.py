@@ -23,6 +23,7 @@ class Prepared:
     Attributes:
         paths, lengths: its shards, and the number of pictures in each.
         captions: their number in all, or that of the embeddings.
+        without_caption: pictures that have none, as far as the set knows.
         has_labels: whether each picture has a class.
         embedding_dim: of stored embeddings; 0 without.
         small_size: side of the small copies beside the pictures; 0 without.
@@ -32,6 +33,7 @@ class Prepared:
     paths: tuple[str, ...]
     lengths: tuple[int, ...]
     captions: int
+    without_caption: int
     has_labels: bool
     embedding_dim: int
     small_size: int
@@ -53,9 +55,10 @@ def describe(config, split: str) -> Prepared:
                          f"{', '.join(sorted(builder.info.splits))}.")
     info, features = builder.info.splits[split], builder.info.features
     embeddings = features["embeddings"].shape[-1] if "embeddings" in features else 0
-    return Prepared(tuple(map(os.fspath, info.filepaths)), tuple(info.shard_lengths),
-                    values["captions"][split], "label" in features, embeddings,
-                    _small_size(builder, values), _squares(values, split))
+    return Prepared(
+        tuple(map(os.fspath, info.filepaths)), tuple(info.shard_lengths),
+        values["captions"][split], _without_caption(values, split), "label" in features,
+        embeddings, _small_size(builder, values), _squares(values, split))
 
 
 def embedding_dim(config) -> int:
@@ -72,9 +75,14 @@ def _small_size(builder, values):
     return values["settings"]["small_size"] if "small" in builder.info.features else 0
 
 
+# Of sets made by a version that did not note these, nothing is known.
+
 def _squares(values, split):
-    # sets made by a version that did not note it have none
     return dict(values.get("squares", {}).get(split, {}))
+
+
+def _without_caption(values, split):
+    return int(values.get("without_caption", {}).get(split, 0))
 
 
 def load(config, split: str) -> tf.data.Dataset:
@@ -128,7 +136,8 @@ def _open(config):
             values = dict(json.load(file))
         if "whole" in values:
             int(values["captions"]["train"]), int(values["settings"]["small_size"])
-            _squares(values, "train"), _squares(values, "test")
+            for split in ("train", "test"):
+                _squares(values, split), _without_caption(values, split)
             _refuse_foreign_classes(os.path.join(folder, "features.json"))
             return tfds.builder_from_directory(folder), values
     except Exception as error:  # on metadata that is damaged TFDS raises nearly anything
