@@ -168,7 +168,7 @@ class Reed:
         if self.pickle:
             source = str(self.pickle)
         else:
-            source = f"{self.base}, {'cropped to their boxes' if self.boxes else 'whole'}"
+            source = f"{self.base}, {self._cropping()}"
         parts = [f"{len(self.names):,} pictures from {source}"]
         if self.embeddings is not None:
             parts.append(f"embeddings of {self.embeddings[0].shape[1]} numbers from "
@@ -178,6 +178,17 @@ class Reed:
         if self.labels is None:
             parts.append("no classes")
         print(f"reed {split}: {'; '.join(parts)}", flush=True)
+
+    def _cropping(self):
+        if not self.boxes:
+            return "whole"
+        without = sum(self._box(name) is None for name in self.names)
+        return "cropped to their boxes" + (
+            f", but {without:,} have none in bounding_boxes.txt and stay whole" if without else "")
+
+    def _box(self, name):
+        """A picture's box, whether or not its name has the extension; None if it has none."""
+        return self.boxes.get(name) or self.boxes.get(os.path.splitext(name)[0])
 
     def __iter__(self) -> Iterator[dict]:
         count = 0
@@ -221,7 +232,7 @@ class Reed:
             if problem:
                 self._skip({self.names[i]: problem})
             else:
-                box = self.boxes.get(self.names[i])
+                box = self._box(self.names[i])
                 yield i, image if box is None else images.crop_to_box(image, box)
 
     def _skip(self, problems):
