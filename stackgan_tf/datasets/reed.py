@@ -2,7 +2,7 @@
 
 `--data_dir` holds a folder for each split, `train/` and (or not) `test/`, with
 
-    filenames.pickle                  the pictures' names, without extension
+    filenames.pickle                  the pictures' names, with or without extension
     char-CNN-RNN-embeddings.pickle    of each picture float (captions, dim)
     class_info.pickle                 of each picture its class; may be missing
     76images.pickle, 304images.pickle the pictures themselves; may be missing
@@ -29,7 +29,7 @@ from stackgan_tf.caption_files import CaptionFiles
 NAMES, CLASSES = "filenames.pickle", "class_info.pickle"
 EMBEDDINGS = "char-CNN-RNN-embeddings.pickle"
 PICKLED_SIZES = (76, 304)
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".JPG", "")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".JPEG", ".PNG", ".WEBP", "")
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Reed:
                     r"[\\/]", name):
                 raise ValueError(f"{path}: entry {i} is {name[:60]!r}, which leads out of the "
                                  "pictures' folder; get the file again.")
-        return [str(name) for name in names]
+        return [str(name).replace("\\", "/") for name in names]  # from Windows
 
     def _load_labels(self):
         path = self.folder / CLASSES
