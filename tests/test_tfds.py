@@ -154,6 +154,16 @@ def test_refusals_of_a_prepared_set(tmp_path, make):
         build.load_examples(make("tfds:deep", embedding_dim=0), "train")
 
 
+def test_an_unknown_label_makes_no_captions(tmp_path, make):
+    features = {"image": tfds.features.Image(shape=(20, 30, 3)),
+                "label": tfds.features.ClassLabel(names=["robin", "wren"])}
+    rows = [{"image": picture(1), "label": label} for label in (0, -1)]
+    write(tmp_path, "unknown", features, rows, train=2)
+    with pytest.raises(UserError, match=r"picture 1 \(train-1\) has the label -1.*captions_dir"):
+        build.load_examples(make("tfds:unknown"), "train")
+    assert len(build.load_examples(make("tfds:unknown", embedding_dim=0), "train")) == 2
+
+
 # What is not there
 
 @pytest.mark.parametrize("dataset, words", [

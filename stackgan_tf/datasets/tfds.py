@@ -175,6 +175,11 @@ def _generate(config, split, dataset, features, own, files):
             texts = map(_text, np.atleast_1d(texts))
             example["captions"] = [caption for caption in texts if caption.strip()]
         elif config.embedding_dim:
+            if "label_name" not in row and example["label"] < 0:  # int2str counts from the end
+                raise ValueError(f"--dataset={config.dataset} {split}: picture {i} ({file_name}) "
+                                 f"has the label {example['label']}, TFDS's for unknown, and no "
+                                 "class to make captions from; give --captions_dir, or train "
+                                 "without text: --embedding_dim=0.")
             # caltech_birds2011's labels have numbers for names, and the names beside them
             example["captions"] = captions_of(
                 _text(row["label_name"]) if "label_name" in row
