@@ -99,6 +99,17 @@ def test_bad_samples_are_skipped_and_named(tmp_path, name, caplog):
         list(webdataset.examples(config_of(tmp_path, 0), "train"))
 
 
+def test_what_a_macs_tar_adds_is_left_alone(tmp_path):
+    members = [member for name, data in [*sample(0), *sample(9)]
+               for member in (("./._" + name, b"\0\5\x16\7"), ("./" + name, data))]
+    tar(tmp_path / "data/a.tar", members)
+    found = list(webdataset.examples(config_of(tmp_path / "data", 0), "train"))
+    assert [e["file_name"][-9:] for e in found] == ["00000.png", "00009.png"]
+    assert list(found[1]["captions"]) == ["first 9", "second"]
+    assert prepare.prepare(settings(tmp_path / "data", tmp_path / "out", "webdataset")) == 0
+    assert len(read(tmp_path / "out")) == 2
+
+
 def test_a_sample_that_comes_again_later_is_skipped(tmp_path, caplog):
     tar(tmp_path / "a.tar", [*sample(0), *sample(9), *sample(0)])
     found = [e["file_name"][-9:] for e in webdataset.examples(config_of(tmp_path), "train")]

@@ -222,6 +222,8 @@ def _groups(file):
             if member.isdir():
                 continue
             folder, name = os.path.split(member.name.encode("utf-8", "replace").decode())
+            if name.startswith("._"):  # what a Mac's tar keeps of a file besides its content
+                continue
             stem, _, extension = name.partition(".")
             now = os.path.join(folder, stem)
             if now != key and members:
