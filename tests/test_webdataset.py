@@ -138,6 +138,12 @@ def test_damaged_tars_are_refused(tmp_path):
             list(webdataset.examples(config_of(tmp_path), "train"))
 
 
+def test_all_samples_bad_is_an_error_below_the_limit_too(tmp_path):
+    tar(tmp_path / "a.tar", [*sample(0, False), *sample(9, False)])
+    with pytest.raises(ValueError, match="data_dir=.*no picture .*00000.png .it has no caption"):
+        list(webdataset.examples(config_of(tmp_path), "train"))
+
+
 def test_no_tar_no_plain_tar_or_mixed_classes(tmp_path):
     with pytest.raises(ValueError, match="holds no tar"):
         webdataset.find_tars(tmp_path)

@@ -95,7 +95,7 @@ def _decoded(config, tars, labels):
 
     samples = itertools.chain.from_iterable(
         iter_tar(tar, config.embedding_dim > 0, pictures=True) for tar in tars)
-    bad = []
+    bad, count = [], 0
     with ThreadPoolExecutor() as pool:
         while chunk := list(itertools.islice(samples, 32)):  # bounds the memory
             for sample, image in pool.map(decode, chunk):
@@ -106,7 +106,11 @@ def _decoded(config, tars, labels):
                            "file_name": sample.file_name}
                 if labels:
                     example["label"] = np.int64(labels[sample.class_name])
+                count += 1
                 yield example
+    if not count:
+        raise ValueError(f"data_dir={config.data_dir} holds no picture that can be used"
+                         f"{f', the first: {bad[0]}' if bad else ''}; repair or add some.")
 
 
 def skip(bad: list, sample: Sample, most: int) -> None:
