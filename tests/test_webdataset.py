@@ -83,6 +83,11 @@ BAD = {
     "caption number": ([("5.png", b"x"), ("5.json", b'{"captions": [1]}')], "no list of texts"),
     "latin-1": ([("5.png", b"x"), ("5.txt", b"gr\xfcn")], "text is damaged"),
     "class list": ([("5.png", b"x"), ("5.txt", b"x"), ("5.json", b'{"class": []}')], "neither"),
+    "class empty": ([("5.png", b"x"), ("5.txt", b"x"), ("5.json", b'{"class": " "}')], "neither"),
+    "captions twice": ([("5.png", b"x"), ("5.json", b'{"caption": "x", "caption": "y"}')],
+                       '"caption" stands twice in it; keep one'),
+    "another split": ([("5.png", b"x"), ("5.txt", b"x"), ("5.json", b'{"split": "test"}')],
+                      "its \"split\" is 'test', and the tar is of train"),
     "no picture inside": ([("5.png", b"nothing"), ("5.txt", b"x")], "not a JPEG"),
 }
 
@@ -97,6 +102,25 @@ def test_bad_samples_are_skipped_and_named(tmp_path, name, caplog):
     assert len(caplog.records) == 1 and words in caplog.records[0].getMessage()
     with pytest.raises(ValueError, match=r"1 samples cannot be used \(max_unreadable=0\)"):
         list(webdataset.examples(config_of(tmp_path, 0), "train"))
+
+
+@pytest.mark.parametrize("text", [
+    ("5.txt", "\ufeffa red bird\r\n".encode()),
+    ("5.json", '\ufeff{"caption": "a red bird"}'.encode()),
+    ("5.json", b'{"captions": [], "caption": "a red bird"}'),
+    ("5.json", b'{"captions": null, "caption": "a red bird"}'),
+])
+def test_byte_order_marks_and_empty_lists_hide_no_caption(tmp_path, text):
+    tar(tmp_path / "a.tar", [("5.png", encoded(picture(5))), text])
+    (found,) = webdataset.examples(config_of(tmp_path, 0), "train")
+    assert list(found["captions"]) == ["a red bird"]
+
+
+def test_a_split_that_is_the_tars_own_is_no_fault(tmp_path):
+    for i, split in enumerate(("train", "test")):
+        tar(tmp_path / f"{split}.tar", sample(i, split=split))
+    for split in ("train", "test"):
+        assert len(list(webdataset.examples(config_of(tmp_path, 0), split))) == 1
 
 
 def test_what_a_macs_tar_adds_is_left_alone(tmp_path):
