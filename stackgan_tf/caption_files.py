@@ -47,6 +47,11 @@ def read_lines(path: str | os.PathLike) -> list[str]:
     return captions
 
 
+def is_empty(caption: str) -> bool:
+    """Whether nothing of a text is to be seen: blanks, zero-width spaces, byte order marks."""
+    return not any(c.isprintable() and not c.isspace() for c in caption)
+
+
 class Twice(ValueError):
     """A name stands twice in an object: json would drop the first, captions for instance."""
 

@@ -81,6 +81,10 @@ BAD = {
     "json damaged": ([("5.png", b"x"), ("5.json", b"{")], "text is damaged"),
     "deep json": ([("5.png", b"x"), ("5.json", b"[" * 100_000)], "text is damaged"),
     "caption number": ([("5.png", b"x"), ("5.json", b'{"captions": [1]}')], "no list of texts"),
+    "caption of zero width": ([("5.png", b"x"), ("5.txt", b"\xe2\x80\x8b\n\xef\xbb\xbf\n")],
+                              "has no caption"),
+    "caption of zero width in json": (
+        [("5.png", b"x"), ("5.json", b'{"captions": ["x", "\\u200b"]}')], "no list of texts"),
     "latin-1": ([("5.png", b"x"), ("5.txt", b"gr\xfcn")], "text is damaged"),
     "class list": ([("5.png", b"x"), ("5.txt", b"x"), ("5.json", b'{"class": []}')], "neither"),
     "class empty": ([("5.png", b"x"), ("5.txt", b"x"), ("5.json", b'{"class": " "}')], "neither"),

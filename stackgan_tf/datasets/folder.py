@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf import images, parallel
-from stackgan_tf.caption_files import Twice, unique
+from stackgan_tf.caption_files import Twice, is_empty, unique
 
 MANIFEST = "captions.jsonl"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows editors put it first
@@ -349,7 +349,7 @@ def _captions(line: dict) -> tuple[str, ...]:
         problem = _value(line, "captions")
         raise ValueError(f'"captions" is {problem}; give a list of texts: ["a red bird"].')
     for caption in captions:
-        if not isinstance(caption, str) or not caption.strip():
+        if not isinstance(caption, str) or is_empty(caption):
             raise ValueError(
                 f'"captions" holds {_short(caption)}; give a text that says what is to be seen, '
                 f"or take it out."

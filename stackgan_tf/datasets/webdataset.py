@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf import images
-from stackgan_tf.caption_files import unique
+from stackgan_tf.caption_files import is_empty, unique
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("txt", "json")
@@ -295,14 +295,14 @@ def _texts(parts, with_text, split):
         raise ValueError(f"its text is damaged: {str(error)[:100]}") from error
     if not isinstance(fields, dict):
         raise ValueError("its json is no object")
-    captions = [line.strip() for line in lines if line.strip()]
+    captions = [line.strip() for line in lines if not is_empty(line)]
     if not captions:
         captions = fields.get("captions")
         if captions in (None, []):
             captions = fields.get("caption") or []
         captions = [captions] if isinstance(captions, str) else captions
     if not isinstance(captions, list) or not all(
-            isinstance(text, str) and text.strip() for text in captions):
+            isinstance(text, str) and not is_empty(text) for text in captions):
         raise ValueError('its "captions" are no list of texts')
     if with_text and not captions:
         raise ValueError('it has no caption (in .txt, or "captions" in .json)')
