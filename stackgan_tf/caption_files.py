@@ -1,4 +1,7 @@
-"""Captions in text files: one a line, or beside the pictures, as Reed et al. 2016 gave them out."""
+"""Captions in files: one a line, or beside the pictures, as Reed et al. 2016 gave them out.
+
+And the checks that every kind of such files needs.
+"""
 
 import os
 from pathlib import Path
@@ -42,6 +45,29 @@ def read_lines(path: str | os.PathLike) -> list[str]:
                          f"{'are' if len(empty) > 1 else 'is'} empty; remove what is empty, or say "
                          "what to draw.")
     return captions
+
+
+def is_empty(caption: str) -> bool:
+    """Whether nothing of a text is to be seen: blanks, zero-width spaces, byte order marks."""
+    return not any(c.isprintable() and not c.isspace() for c in caption)
+
+
+class Twice(ValueError):
+    """A name stands twice in an object: json would drop the first, captions for instance."""
+
+
+def unique(pairs: list) -> dict:
+    """The object of json's (name, value); for json.loads(..., object_pairs_hook=unique).
+
+    Raises:
+        Twice: one line.
+    """
+    found = {}
+    for name, value in pairs:
+        if name in found:
+            raise Twice(f'"{name[:60]}" stands twice in it; keep one.')
+        found[name] = value
+    return found
 
 
 class CaptionFiles:

@@ -105,6 +105,7 @@ def read_rgb(data_or_path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     with _open(data_or_path, max_pixels) as image:
         try:
+            _scale_transparency(image)
             image.load()
             image = _flatten(image, _orientation(image))
         except Exception as error:  # on hostile bytes Pillow's decoders raise nearly anything
@@ -141,6 +142,19 @@ def _orientation(image: Image.Image) -> int:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF says nothing about the pixels
         return 1
+
+
+def _scale_transparency(image: Image.Image) -> None:
+    """Brings a PNG's transparent color to 8 bits: Pillow does so with the pixels alone.
+
+    Of 16-bit RGB the pixels' high bytes are all that is left to compare with.
+    """
+    color = image.info.get("transparency")
+    stored = image.tile[0][3] if image.format == "PNG" and color is not None else ""
+    if stored in ("L;2", "L;4"):
+        image.info["transparency"] = color * {"L;2": 85, "L;4": 17}[stored]  # 3 or 15 is white
+    elif stored == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in color)
 
 
 def _flatten(image: Image.Image, orientation: int) -> Image.Image:

@@ -58,7 +58,8 @@ class Examples:
                         extra[name].append(value)
         count = len(self.captions)
         if not count:
-            raise UserError("the data set holds no picture.")
+            raise UserError("the data set holds no picture; add some to --data_dir, or choose "
+                            "another --dataset.")
         self._file.flush()
         self.images = np.memmap(self._file, np.uint8, "r", shape=(count, size, size, 3))
         self.labels = np.array(labels) if labels else None

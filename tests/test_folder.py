@@ -99,6 +99,13 @@ def test_blank_lines_byte_order_mark_and_carriage_returns(tmp_path):
     assert len(names(write(tmp_path, [first, "", "  \r", line_of(1), ""]))) == 2
 
 
+@pytest.mark.parametrize("caption", [
+    "👩\u200d🌾", "\u200fציפור אדומה", "\ufeffa bird\u200b", "鳥", "é", "..."])
+def test_signs_that_are_not_seen_stay_in_a_caption_that_is(tmp_path, caption):
+    config = write(tmp_path, [{**GOOD, "captions": [caption]}])
+    assert list(next(folder.examples(config, "train"))["captions"]) == [caption]
+
+
 def test_link_within_the_folder_is_followed(tmp_path):
     config = write(tmp_path, [{"file": "link.png", "captions": ["x"]}])
     (tmp_path / "link.png").symlink_to(tmp_path / "images/3.png")
@@ -122,6 +129,7 @@ HOSTILE = {
     "caption number": ({**GOOD, "captions": ["x", 3]}, ["holds 3"]),
     "caption empty": ({**GOOD, "captions": ["x", ""]}, ['holds ""', "take it out"]),
     "caption blank": ({**GOOD, "captions": [" \t"]}, ['holds " \\t"']),
+    "caption of zero width": ({**GOOD, "captions": ["\u200b\ufeff"]}, ['"captions" holds', "out"]),
     "caption surrogate": (b'{"file": "images/1.png", "captions": ["a\\ud800"]}', ["no text"]),
     "caption nul": ({**GOOD, "captions": ["a\0b"]}, ["no text"]),
     "missing picture": ({**GOOD, "file": "images/77.png"}, ["images/77.png", "is not in"]),

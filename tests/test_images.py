@@ -21,17 +21,23 @@ def encoded(image, file_format, **options):
     return buffer.getvalue()
 
 
-def png_claiming(width, height):
-    """A PNG of 100 bytes whose header claims any size."""
+def png(width, height, bits, kind, pixels, transparent=b""):
+    """A PNG of these bytes; kind 0 is grey, 2 RGB."""
 
     def chunk(name, data):
         return (
             struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         )
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = chunk(b"IDAT", zlib.compress(b"\0" * 100))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    color = chunk(b"tRNS", transparent) if transparent else b""
+    body = chunk(b"IDAT", zlib.compress(pixels))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + color + body + chunk(b"IEND", b"")
+
+
+def png_claiming(width, height):
+    """A PNG of 100 bytes whose header claims any size."""
+    return png(width, height, 8, 2, b"\0" * 100)
 
 
 def near(pixel, color, tolerance=6):
@@ -111,6 +117,25 @@ def test_every_mode_becomes_rgb_on_white(name):
     image = images.read_rgb(data)
     assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
     assert near(image[-1, -1], color, tolerance=3 if "jpeg" in name or "cmyk" in name else 1)
+
+
+@pytest.mark.parametrize("bits, row, greys", [
+    (2, b"\x1b", [0, 85, 170, 255]),  # 0, 1, 2, 3
+    (4, b"\x01\x7f", [0, 17, 119, 255]),  # 0, 1, 7, 15
+])
+@pytest.mark.parametrize("place", range(4))
+def test_a_transparent_grey_of_few_bits(bits, row, greys, place):
+    transparent = struct.pack(">H", greys[place] * (2**bits - 1) // 255)
+    image = images.read_rgb(png(4, 1, bits, 0, b"\0" + row, transparent))
+    assert image[0, :, 0].tolist() == [*greys[:place], 255, *greys[place + 1:]]
+
+
+def test_a_transparent_color_of_16_bits():
+    """The second pixel has the color's low bytes for high ones, and is opaque."""
+    color = struct.pack(">HHH", 0x1234, 0x56FF, 0x9A01)
+    other = struct.pack(">HHH", 0x3400, 0xFF00, 0x0100)
+    image = images.read_rgb(png(2, 1, 16, 2, b"\0" + color + other, color))
+    assert image[0].tolist() == [[255, 255, 255], [0x34, 0xFF, 0x01]]
 
 
 def test_opaque_pixels_of_a_transparent_palette_keep_their_colour():

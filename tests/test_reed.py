@@ -133,6 +133,32 @@ def test_birds_are_cropped_as_the_released_code_does(tmp_path, make, capsys):
     assert "cropped to their boxes" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("extension", [".jpeg", ".webp", ".JPEG", ".PNG", ".WEBP"])
+def test_pictures_of_any_extension(tmp_path, make, extension):
+    write_split(tmp_path / "train")
+    write_pictures(tmp_path / "images", extension=extension)
+    assert [row["file_name"] for row in read(make())] == NAMES
+
+
+def test_names_from_windows(tmp_path, make):
+    write_split(tmp_path / "train", names=[name.replace("/", "\\") for name in NAMES])
+    write_pictures(tmp_path / "CUB_200_2011/images")
+    write_boxes(tmp_path / "CUB_200_2011", [(20, 10, 8, 4)] * 8)
+    rows = read(make())
+    assert [row["file_name"] for row in rows] == NAMES
+    assert rows[7]["image"].shape[:2] == (12, 12)
+
+
+def test_names_with_extension_have_boxes_and_those_without_box_are_counted(
+        tmp_path, make, capsys):
+    write_split(tmp_path / "train", names=[name + ".png" for name in NAMES])
+    write_pictures(tmp_path / "CUB_200_2011/images")
+    write_boxes(tmp_path / "CUB_200_2011", [(20, 10, 8, 4)] * 6, NAMES[:6])
+    shapes = [row["image"].shape[:2] for row in read(make())]
+    assert shapes == [(12, 12)] * 6 + [(40, 50)] * 2  # radius int(8 * .75) = 6
+    assert "cropped to their boxes, but 2 have none" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("image_dir", ["", "pictures", "pictures/jpg"])
 def test_flowers_and_the_ports_folders(tmp_path, make, image_dir):
     """Pictures in jpg/, below the data or --image_dir; captions in class_%05d/."""
@@ -233,6 +259,8 @@ def test_examples_hold_the_embeddings_of_each_picture(tmp_path, make):
     ("filenames.pickle", NAMES[:7] + ["a/../../b"], ["entry 7 is 'a/../../b'", "leads out"]),
     ("filenames.pickle", NAMES[:7] + ["..\\b"], ["entry 7 is", "leads out"]),
     ("filenames.pickle", NAMES[:7] + ["C:\\b"], ["entry 7 is", "leads out"]),
+    ("filenames.pickle", NAMES[:7] + ["a\\..\\..\\b"], ["entry 7 is", "leads out"]),
+    ("filenames.pickle", NAMES[:7] + ["\\b"], ["entry 7 is", "leads out"]),
 ])
 def test_pickles_that_do_not_fit(tmp_path, make, file, value, words):
     write_split(tmp_path / "train", pickled=(76,))

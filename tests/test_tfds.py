@@ -148,10 +148,36 @@ def test_refusals_of_a_prepared_set(tmp_path, make):
     write(tmp_path, "words", {"text": tfds.features.Text()}, [{"text": "x"}], train=1)
     with pytest.raises(UserError, match="has no pictures, only text"):
         build.load_examples(make("tfds:words"), "train")
+    write(tmp_path, "labels", {"image": image, "label": tfds.features.Text()},
+          [{"image": picture(1), "label": "wren"}], train=1)
+    with pytest.raises(UserError, match="tfds:labels: its feature 'label' is a text.*ClassLabel"):
+        build.load_examples(make("tfds:labels", embedding_dim=0), "train")
     deep = tfds.features.Image(shape=(20, 30, 1), dtype=np.uint16)
     write(tmp_path, "deep", {"image": deep}, [{"image": picture(1, 1).astype(np.uint16)}], train=1)
     with pytest.raises(UserError, match="picture 0 is uint16"):
         build.load_examples(make("tfds:deep", embedding_dim=0), "train")
+
+
+def test_an_empty_split(tmp_path, make):
+    folder = tmp_path / "bare/1.0.0"
+    folder.mkdir(parents=True)
+    (folder / "bare-train.tfrecord-00000-of-00001").write_bytes(b"")
+    tfds.folder_dataset.write_metadata(
+        data_dir=str(folder), check_data=False,
+        features=tfds.features.FeaturesDict({"image": tfds.features.Image(shape=(20, 30, 3))}),
+        split_infos=[tfds.core.SplitInfo(name="train", shard_lengths=[0], num_bytes=0)])
+    with pytest.raises(UserError, match="--dataset=tfds:bare: its split train is empty"):
+        build.load_examples(make("tfds:bare", embedding_dim=0), "train")
+
+
+def test_an_unknown_label_makes_no_captions(tmp_path, make):
+    features = {"image": tfds.features.Image(shape=(20, 30, 3)),
+                "label": tfds.features.ClassLabel(names=["robin", "wren"])}
+    rows = [{"image": picture(1), "label": label} for label in (0, -1)]
+    write(tmp_path, "unknown", features, rows, train=2)
+    with pytest.raises(UserError, match=r"picture 1 \(train-1\) has the label -1.*captions_dir"):
+        build.load_examples(make("tfds:unknown"), "train")
+    assert len(build.load_examples(make("tfds:unknown", embedding_dim=0), "train")) == 2
 
 
 # What is not there

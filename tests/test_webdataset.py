@@ -81,8 +81,17 @@ BAD = {
     "json damaged": ([("5.png", b"x"), ("5.json", b"{")], "text is damaged"),
     "deep json": ([("5.png", b"x"), ("5.json", b"[" * 100_000)], "text is damaged"),
     "caption number": ([("5.png", b"x"), ("5.json", b'{"captions": [1]}')], "no list of texts"),
+    "caption of zero width": ([("5.png", b"x"), ("5.txt", b"\xe2\x80\x8b\n\xef\xbb\xbf\n")],
+                              "has no caption"),
+    "caption of zero width in json": (
+        [("5.png", b"x"), ("5.json", b'{"captions": ["x", "\\u200b"]}')], "no list of texts"),
     "latin-1": ([("5.png", b"x"), ("5.txt", b"gr\xfcn")], "text is damaged"),
     "class list": ([("5.png", b"x"), ("5.txt", b"x"), ("5.json", b'{"class": []}')], "neither"),
+    "class empty": ([("5.png", b"x"), ("5.txt", b"x"), ("5.json", b'{"class": " "}')], "neither"),
+    "captions twice": ([("5.png", b"x"), ("5.json", b'{"caption": "x", "caption": "y"}')],
+                       '"caption" stands twice in it; keep one'),
+    "another split": ([("5.png", b"x"), ("5.txt", b"x"), ("5.json", b'{"split": "test"}')],
+                      "its \"split\" is 'test', and the tar is of train"),
     "no picture inside": ([("5.png", b"nothing"), ("5.txt", b"x")], "not a JPEG"),
 }
 
@@ -97,6 +106,36 @@ def test_bad_samples_are_skipped_and_named(tmp_path, name, caplog):
     assert len(caplog.records) == 1 and words in caplog.records[0].getMessage()
     with pytest.raises(ValueError, match=r"1 samples cannot be used \(max_unreadable=0\)"):
         list(webdataset.examples(config_of(tmp_path, 0), "train"))
+
+
+@pytest.mark.parametrize("text", [
+    ("5.txt", "\ufeffa red bird\r\n".encode()),
+    ("5.json", '\ufeff{"caption": "a red bird"}'.encode()),
+    ("5.json", b'{"captions": [], "caption": "a red bird"}'),
+    ("5.json", b'{"captions": null, "caption": "a red bird"}'),
+])
+def test_byte_order_marks_and_empty_lists_hide_no_caption(tmp_path, text):
+    tar(tmp_path / "a.tar", [("5.png", encoded(picture(5))), text])
+    (found,) = webdataset.examples(config_of(tmp_path, 0), "train")
+    assert list(found["captions"]) == ["a red bird"]
+
+
+def test_a_split_that_is_the_tars_own_is_no_fault(tmp_path):
+    for i, split in enumerate(("train", "test")):
+        tar(tmp_path / f"{split}.tar", sample(i, split=split))
+    for split in ("train", "test"):
+        assert len(list(webdataset.examples(config_of(tmp_path, 0), split))) == 1
+
+
+def test_what_a_macs_tar_adds_is_left_alone(tmp_path):
+    members = [member for name, data in [*sample(0), *sample(9)]
+               for member in (("./._" + name, b"\0\5\x16\7"), ("./" + name, data))]
+    tar(tmp_path / "data/a.tar", members)
+    found = list(webdataset.examples(config_of(tmp_path / "data", 0), "train"))
+    assert [e["file_name"][-9:] for e in found] == ["00000.png", "00009.png"]
+    assert list(found[1]["captions"]) == ["first 9", "second"]
+    assert prepare.prepare(settings(tmp_path / "data", tmp_path / "out", "webdataset")) == 0
+    assert len(read(tmp_path / "out")) == 2
 
 
 def test_a_sample_that_comes_again_later_is_skipped(tmp_path, caplog):
@@ -125,6 +164,12 @@ def test_damaged_tars_are_refused(tmp_path):
         (tmp_path / "a.tar").write_bytes(data)
         with pytest.raises(ValueError, match="a.tar cannot be read"):
             list(webdataset.examples(config_of(tmp_path), "train"))
+
+
+def test_all_samples_bad_is_an_error_below_the_limit_too(tmp_path):
+    tar(tmp_path / "a.tar", [*sample(0, False), *sample(9, False)])
+    with pytest.raises(ValueError, match="data_dir=.*no picture .*00000.png .it has no caption"):
+        list(webdataset.examples(config_of(tmp_path), "train"))
 
 
 def test_no_tar_no_plain_tar_or_mixed_classes(tmp_path):

@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf import images, parallel
+from stackgan_tf.caption_files import Twice, is_empty, unique
 
 MANIFEST = "captions.jsonl"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows editors put it first
@@ -314,7 +315,7 @@ def _check_alike(first: Line, line: Line) -> None:
 
 def _parse(raw: bytes, number: int, folder: Path, with_text: bool) -> Line:
     try:
-        line = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+        line = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start + 1} is not UTF-8; save it as UTF-8.") from error
     except json.JSONDecodeError as error:
@@ -340,19 +341,6 @@ def _parse(raw: bytes, number: int, folder: Path, with_text: bool) -> Line:
     return Line(number, file, captions, class_name, split, _path(file, folder))
 
 
-class Twice(ValueError):
-    """A name stands twice in an object: json would drop the first, captions for instance."""
-
-
-def _unique(pairs: list) -> dict:
-    found = {}
-    for name, value in pairs:
-        if name in found:
-            raise Twice(f"{_short(name)} stands twice in it; keep one.")
-        found[name] = value
-    return found
-
-
 def _captions(line: dict) -> tuple[str, ...]:
     captions = line.get("captions")
     if isinstance(captions, str):
@@ -361,7 +349,7 @@ def _captions(line: dict) -> tuple[str, ...]:
         problem = _value(line, "captions")
         raise ValueError(f'"captions" is {problem}; give a list of texts: ["a red bird"].')
     for caption in captions:
-        if not isinstance(caption, str) or not caption.strip():
+        if not isinstance(caption, str) or is_empty(caption):
             raise ValueError(
                 f'"captions" holds {_short(caption)}; give a text that says what is to be seen, '
                 f"or take it out."

@@ -2,7 +2,7 @@
 
 `--data_dir` holds a folder for each split, `train/` and (or not) `test/`, with
 
-    filenames.pickle                  the pictures' names, without extension
+    filenames.pickle                  the pictures' names, with or without extension
     char-CNN-RNN-embeddings.pickle    of each picture float (captions, dim)
     class_info.pickle                 of each picture its class; may be missing
     76images.pickle, 304images.pickle the pictures themselves; may be missing
@@ -29,7 +29,7 @@ from stackgan_tf.caption_files import CaptionFiles
 NAMES, CLASSES = "filenames.pickle", "class_info.pickle"
 EMBEDDINGS = "char-CNN-RNN-embeddings.pickle"
 PICKLED_SIZES = (76, 304)
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".JPG", "")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".JPEG", ".PNG", ".WEBP", "")
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Reed:
                     r"[\\/]", name):
                 raise ValueError(f"{path}: entry {i} is {name[:60]!r}, which leads out of the "
                                  "pictures' folder; get the file again.")
-        return [str(name) for name in names]
+        return [str(name).replace("\\", "/") for name in names]  # from Windows
 
     def _load_labels(self):
         path = self.folder / CLASSES
@@ -168,7 +168,7 @@ class Reed:
         if self.pickle:
             source = str(self.pickle)
         else:
-            source = f"{self.base}, {'cropped to their boxes' if self.boxes else 'whole'}"
+            source = f"{self.base}, {self._cropping()}"
         parts = [f"{len(self.names):,} pictures from {source}"]
         if self.embeddings is not None:
             parts.append(f"embeddings of {self.embeddings[0].shape[1]} numbers from "
@@ -178,6 +178,17 @@ class Reed:
         if self.labels is None:
             parts.append("no classes")
         print(f"reed {split}: {'; '.join(parts)}", flush=True)
+
+    def _cropping(self):
+        if not self.boxes:
+            return "whole"
+        without = sum(self._box(name) is None for name in self.names)
+        return "cropped to their boxes" + (
+            f", but {without:,} have none in bounding_boxes.txt and stay whole" if without else "")
+
+    def _box(self, name):
+        """A picture's box, whether or not its name has the extension; None if it has none."""
+        return self.boxes.get(name) or self.boxes.get(os.path.splitext(name)[0])
 
     def __iter__(self) -> Iterator[dict]:
         count = 0
@@ -221,7 +232,7 @@ class Reed:
             if problem:
                 self._skip({self.names[i]: problem})
             else:
-                box = self.boxes.get(self.names[i])
+                box = self._box(self.names[i])
                 yield i, image if box is None else images.crop_to_box(image, box)
 
     def _skip(self, problems):

@@ -83,6 +83,9 @@ def _read(builder, config, split):
     if known and not wanted:
         raise ValueError(f"--dataset={config.dataset} has no split {' or '.join(SPLITS[split])}, "
                          f"only {', '.join(known)}.")
+    if wanted and not builder.info.splits[wanted[0]].num_examples:
+        raise ValueError(f"--dataset={config.dataset}: its split {wanted[0]} is empty; prepare it "
+                         "again with pictures in it, or choose another data set.")
     if _picture(builder.info.features) is None:
         raise ValueError(f"--dataset={config.dataset} has no pictures, only "
                          f"{', '.join(builder.info.features)}; choose one with images.")
@@ -123,6 +126,10 @@ def _elements(config, split, features, dataset):
     files = CaptionFiles(config.captions_dir) if config.captions_dir and text else None
     label = features["label"] if "label" in features else None
     named = "label_name" in features or isinstance(label, tfds.features.ClassLabel)
+    if label is not None and dataset.element_spec["label"] == tf.TensorSpec((), tf.string):
+        raise ValueError(f"--dataset={config.dataset}: its feature 'label' is a text, not the "
+                         "number of a class; prepare it as tfds.features.ClassLabel, or, if it "
+                         "describes the picture, under the name 'caption'.")
     if files:
         source = f"captions from {files.folder}"
     elif own:
@@ -175,6 +182,11 @@ def _generate(config, split, dataset, features, own, files):
             texts = map(_text, np.atleast_1d(texts))
             example["captions"] = [caption for caption in texts if caption.strip()]
         elif config.embedding_dim:
+            if "label_name" not in row and example["label"] < 0:  # int2str counts from the end
+                raise ValueError(f"--dataset={config.dataset} {split}: picture {i} ({file_name}) "
+                                 f"has the label {example['label']}, TFDS's for unknown, and no "
+                                 "class to make captions from; give --captions_dir, or train "
+                                 "without text: --embedding_dim=0.")
             # caltech_birds2011's labels have numbers for names, and the names beside them
             example["captions"] = captions_of(
                 _text(row["label_name"]) if "label_name" in row

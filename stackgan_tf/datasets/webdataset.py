@@ -4,7 +4,7 @@
 "caption" (a text), used where there is no `key.txt`, and perhaps "class" (a name or a whole
 number; in every sample or in none). The files of a sample stand next to each other in the tar.
 Tars in a folder `test/`, or named `test...`, are the split "test"; without any, both splits are
-the whole set. Nothing is ever unpacked to disk.
+the whole set. A "split" in `key.json` must say the same. Nothing is ever unpacked to disk.
 """
 
 import collections
@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf import images
+from stackgan_tf.caption_files import is_empty, unique
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("txt", "json")
@@ -95,7 +96,7 @@ def _decoded(config, tars, labels):
 
     samples = itertools.chain.from_iterable(
         iter_tar(tar, config.embedding_dim > 0, pictures=True) for tar in tars)
-    bad = []
+    bad, count = [], 0
     with ThreadPoolExecutor() as pool:
         while chunk := list(itertools.islice(samples, 32)):  # bounds the memory
             for sample, image in pool.map(decode, chunk):
@@ -106,7 +107,11 @@ def _decoded(config, tars, labels):
                            "file_name": sample.file_name}
                 if labels:
                     example["label"] = np.int64(labels[sample.class_name])
+                count += 1
                 yield example
+    if not count:
+        raise ValueError(f"data_dir={config.data_dir} holds no picture that can be used"
+                         f"{f', the first: {bad[0]}' if bad else ''}; repair or add some.")
 
 
 def skip(bad: list, sample: Sample, most: int) -> None:
@@ -149,6 +154,12 @@ def _short_name(tar):
     return "/".join(tar.split("/")[-2:])
 
 
+def _split_of(tar):
+    """What its name says."""
+    in_test = os.path.basename(os.path.dirname(tar)) == "test"
+    return "test" if in_test or os.path.basename(tar).startswith("test") else "train"
+
+
 def find_tars(data_dir: str) -> dict[str, list[str]]:
     """{"train": paths, "test": paths}, sorted; ValueError if there is none."""
     root = os.path.expanduser(str(data_dir))
@@ -171,8 +182,7 @@ def find_tars(data_dir: str) -> dict[str, list[str]]:
     if twice:
         raise ValueError(f"two tars are named {twice[0]}, which would mix up their pictures' "
                          "names; rename one.")
-    test = [path for path in found if os.path.basename(path).startswith("test")
-            or os.path.basename(os.path.dirname(path)) == "test"]
+    test = [path for path in found if _split_of(path) == "test"]
     if not test:
         return {"train": found, "test": found}
     if len(test) == len(found):
@@ -222,6 +232,8 @@ def _groups(file):
             if member.isdir():
                 continue
             folder, name = os.path.split(member.name.encode("utf-8", "replace").decode())
+            if name.startswith("._"):  # what a Mac's tar keeps of a file besides its content
+                continue
             stem, _, extension = name.partition(".")
             now = os.path.join(folder, stem)
             if now != key and members:
@@ -256,7 +268,7 @@ def _sample(tar, key, members, with_text, pictures):
         if not extension:
             raise ValueError(f"it has no picture ({', '.join(PICTURES)})")
         picture = parts.get(extension)
-        captions, class_name = _texts(parts, with_text)
+        captions, class_name = _texts(parts, with_text, _split_of(tar))
     except ValueError as error:
         return Sample(tar, key, start, end, (), None, None, extension or "?", str(error))
     return Sample(tar, key, start, end, captions, class_name, picture, extension)
@@ -272,27 +284,35 @@ def _check_member(member, limit):
         raise ValueError(f"{member.name[:100]!r} is of {member.size:,} bytes")
 
 
-def _texts(parts, with_text):
+def _texts(parts, with_text, split):
     """Captions and class name from `txt` and `json`; ValueError says what is wrong."""
     try:
-        fields = json.loads(parts.get("json", b"{}").decode("utf-8"))
-        lines = parts.get("txt", b"").decode("utf-8").splitlines()
+        # -sig: Windows editors put a byte order mark first
+        fields = json.loads(parts.get("json", b"{}").decode("utf-8-sig"),
+                            object_pairs_hook=unique)
+        lines = parts.get("txt", b"").decode("utf-8-sig").splitlines()
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, ValueError) as error:
         raise ValueError(f"its text is damaged: {str(error)[:100]}") from error
     if not isinstance(fields, dict):
         raise ValueError("its json is no object")
-    captions = [line.strip() for line in lines if line.strip()]
+    captions = [line.strip() for line in lines if not is_empty(line)]
     if not captions:
-        captions = fields.get("captions", fields.get("caption", []))
+        captions = fields.get("captions")
+        if captions in (None, []):
+            captions = fields.get("caption") or []
         captions = [captions] if isinstance(captions, str) else captions
     if not isinstance(captions, list) or not all(
-            isinstance(text, str) and text.strip() for text in captions):
+            isinstance(text, str) and not is_empty(text) for text in captions):
         raise ValueError('its "captions" are no list of texts')
     if with_text and not captions:
         raise ValueError('it has no caption (in .txt, or "captions" in .json)')
     class_name = fields.get("class")
-    if isinstance(class_name, bool) or not isinstance(class_name, (str, int, type(None))):
+    if isinstance(class_name, bool) or not isinstance(class_name, (str, int, type(None))) or (
+            not str(class_name).strip()):
         raise ValueError('its "class" is neither a name nor a whole number')
+    if fields.get("split") not in (None, split):
+        raise ValueError(f'its "split" is {str(fields["split"])[:60]!r}, and the tar is of {split} '
+                         "by its name, which is what counts")
     for text in (*captions, str(class_name)):
         if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
             raise ValueError("its text holds a character that is no text")
