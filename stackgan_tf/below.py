@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 import tensorflow as tf
 
 from stackgan_tf import build, checkpoint
@@ -22,12 +21,7 @@ def find_stage1(config: Config, part: Part) -> str | None:
     if tf.io.gfile.exists(kept) and part.is_begun():
         return kept
     if config.stage1:
-        reads_text = _fitting(config, config.stage1).dim("embeddings")
-        text = Part(config.checkpoint_dir, config.run, "text_encoder")
-        if reads_text and not config.precomputed_embeddings and not config.text_encoder and (
-                not text.is_exported()):
-            raise UserError(f"--stage1={config.stage1} needs the text encoder that it was trained "
-                            "with, and this run has none; add --text_encoder=PATH.")
+        _fitting(config, config.stage1)
         return config.stage1
     if not own.is_exported():
         raise UserError(f"--stage=2 needs a Stage-I and {own.saved_model} is not there; first run "
@@ -38,10 +32,8 @@ def find_stage1(config: Config, part: Part) -> str | None:
 
 
 def _fitting(config, path):
-    """The Stage-I at `path`; UserError, before the data is read, if Stage-II cannot stand on it."""
-    stage1 = build.Stage1(path)
-    build.latent_dims(config, stage1)
-    return stage1
+    """UserError, before the data is read, if Stage-II cannot stand on the Stage-I at `path`."""
+    build.latent_dims(config, build.Stage1(path))
 
 
 def check_text_encoder(config: Config, source: str, text: Part) -> None:
@@ -56,21 +48,30 @@ def check_text_encoder(config: Config, source: str, text: Part) -> None:
         if theirs is not None:
             print(f"warning: Stage-I {source} was trained with a text encoder; the embeddings of "
                   f"--dataset={config.dataset} must be of the same one.", flush=True)
-    elif theirs is None:
-        if build.Stage1(source).dim("embeddings"):
-            print(f"warning: Stage-I {source} does not say which text encoder it was trained with; "
-                  "see to it that it is the one of this run.", flush=True)
+    elif theirs is None and not build.Stage1(source).dim("embeddings"):
+        pass  # it reads no captions
     elif not text.is_exported() and not config.text_encoder:
         raise UserError(f"the text encoder that Stage-I {source} was trained with is not in "
                         f"{text.path}; put it back there, or give it as --text_encoder=PATH.")
+    elif theirs is None:
+        print(f"warning: Stage-I {source} does not say which text encoder it was trained with; "
+              "see to it that it is the one of this run.", flush=True)
     else:
         path = text.saved_model if text.is_exported() else config.text_encoder
-        ours, theirs = np.array(build.TextEncoder(path).fingerprint()), np.array(theirs)
-        if ours.shape != theirs.shape or (
-                np.linalg.norm(ours - theirs) > 0.01 * np.linalg.norm(theirs)):  # or by rounding
+        if not build.TextEncoder(path).has(theirs):
             raise UserError(f"text encoder {path} is not the one that Stage-I {source} was trained "
                             "with; give that one as --text_encoder=PATH (the text_encoder/"
                             "saved_model of Stage-I's run), with a new --run if this one has one.")
+
+
+def check_own_text_encoder(config: Config, part: Part, text: Part) -> None:
+    """UserError if a stage that was exported before would go on with another text encoder."""
+    theirs = checkpoint.encoder_fingerprint(part.saved_model)
+    path = text.saved_model if text.is_exported() else config.text_encoder
+    if theirs is not None and not (path and build.TextEncoder(path).has(theirs)):
+        raise UserError(f"the text encoder that {part.saved_model} was trained with is not "
+                        f"{path or 'there'}; put it back as {text.saved_model}, or choose another "
+                        "--run.")
 
 
 def kept_stage1(part: Part) -> str:

@@ -66,6 +66,7 @@ def train(given, cluster) -> int:
     text = Part(config.checkpoint_dir, config.run, "text_encoder")
     if config.embedding_dim and not config.precomputed_embeddings:
         text.check(config, TEXT_FIELDS)
+        below.check_own_text_encoder(config, part, text)
     if source:
         below.check_text_encoder(config, source, text)
     part.refuse_without_checkpoint()

@@ -89,15 +89,20 @@ def test_what_lands_on_disk(runs):
         assert images.shape == (3, size, size, 3) and np.abs(images).max() <= 1
 
 
-def test_stage2_refuses_another_text_encoder_of_the_same_size(runs, tmp_path, monkeypatch):
-    checkpoints, flags = runs
-
-    def serve(captions):  # the words' lengths, where the right one counts hashed words
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """A text encoder of the words' lengths, where `encoder` counts hashed words."""
+    def serve(captions):
         words = tf.strings.length(tf.strings.split(captions)).to_tensor(-1)
         return {"embeddings": tf.reduce_sum(tf.one_hot(words, 8), 1)}
 
-    other = str(tmp_path / "other")
-    checkpoint.export(other, [], {"serve": (serve, [tf.TensorSpec([None], tf.string, "captions")])})
+    path = str(tmp_path_factory.mktemp("other") / "lengths")
+    checkpoint.export(path, [], {"serve": (serve, [tf.TensorSpec([None], tf.string, "captions")])})
+    return path
+
+
+def test_stage2_refuses_another_text_encoder_of_the_same_size(runs, other, monkeypatch):
+    checkpoints, flags = runs
     below = os.path.join(checkpoints, "straight", "stage1", "saved_model")
     values = dict(flag[2:].split("=", 1) for flag in flags(2, "swapped"))
     given = {name: type(getattr(Config, name))(value) for name, value in values.items()}
@@ -111,11 +116,35 @@ def test_stage2_refuses_another_text_encoder_of_the_same_size(runs, tmp_path, mo
     assert not os.path.exists(os.path.join(checkpoints, "swapped"))
 
 
+def test_a_trained_stage1_refuses_another_text_encoder_of_the_same_size(runs, other, monkeypatch):
+    checkpoints, flags = runs
+    run = os.path.join(checkpoints, "replaced")
+    shutil.copytree(os.path.join(checkpoints, "straight"), run)
+    text = os.path.join(run, "text_encoder", "saved_model")
+    monkeypatch.setattr(build, "load_batches", None)  # it comes before the data
+    shutil.rmtree(text)
+    none = command_here("train", *flags(1, "replaced", text_encoder=""), check=False)
+    shutil.copytree(other, text)
+    another = command_here("train", *flags(1, "replaced"), check=False)
+    for done, what in ((none, "there"), (another, text)):
+        assert done.returncode == 1
+        assert f"was trained with is not {what}; put it back as {text}, or" in done.stderr
+
+
 def test_a_stage1_that_names_no_text_encoder_is_taken_with_a_warning(
         stage1_path, encoder, tiny, tmp_path, capsys):
     config = tiny(2, stage1=stage1_path, text_encoder=encoder, precomputed_embeddings=False)
     check_text_encoder(config, stage1_path, Part(str(tmp_path), "new", "text_encoder"))
     assert f"warning: Stage-I {stage1_path} does not say which" in capsys.readouterr().out
+
+
+def test_a_stage1_that_reads_captions_is_not_taken_with_a_fresh_text_encoder(
+        stage1_path, tiny, tmp_path):
+    """As an imported one would be: it names no text encoder, and its run has none."""
+    config = tiny(2, precomputed_embeddings=False)
+    with pytest.raises(UserError, match=f"that Stage-I {stage1_path} was trained with is not in .*"
+                                        "give it as --text_encoder=PATH"):
+        check_text_encoder(config, stage1_path, Part(str(tmp_path), "new", "text_encoder"))
 
 
 def test_stage2_holds_its_stage1(runs):
