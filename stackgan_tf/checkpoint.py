@@ -8,7 +8,6 @@ Keras layers that are kept in lists.
 import json
 import logging
 import os
-import re
 import shutil
 import zlib
 
@@ -17,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf import build
-from stackgan_tf.config import REPLACED, Config, UserError
+from stackgan_tf.config import CHECKPOINT, REPLACED, Config, UserError
 from stackgan_tf.messages import reason
 
 log = logging.getLogger(__name__)
@@ -53,8 +52,7 @@ class Checkpoints:
         """Steps of the complete checkpoints, oldest first."""
         if not tf.io.gfile.isdir(self.directory):
             return []
-        found = (re.fullmatch(r"step-(\d+)/?", name) for name in
-                 tf.io.gfile.listdir(self.directory))
+        found = map(CHECKPOINT.fullmatch, tf.io.gfile.listdir(self.directory))
         return sorted(int(match[1]) for match in found if match)
 
     def _folder(self, step):

@@ -12,7 +12,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-from stackgan_tf.config import FREE, REPLACED, Config, UserError, check_run
+from stackgan_tf.config import CHECKPOINT, FREE, REPLACED, Config, UserError, check_run
 from stackgan_tf.messages import reason
 
 PARTS = ("text_encoder", "stage1", "stage2")
@@ -54,7 +54,8 @@ class Part:
         return self.is_exported() or self.has_checkpoints()
 
     def has_checkpoints(self) -> bool:
-        return tf.io.gfile.isdir(self.checkpoints) and bool(tf.io.gfile.listdir(self.checkpoints))
+        return tf.io.gfile.isdir(self.checkpoints) and any(
+            CHECKPOINT.fullmatch(name) for name in tf.io.gfile.listdir(self.checkpoints))
 
     def refuse_without_checkpoint(self) -> None:
         """UserError if training would start anew over a SavedModel: an imported one has nothing
