@@ -112,6 +112,10 @@ class Part:
         A part that stopped before its first checkpoint binds nobody.
         """
         before = self.read_config() or {}
+        if not before and self.has_checkpoints():
+            raise UserError(f"{self.settings} is gone or empty, so what the checkpoints beside it "
+                            "were made with is not known; restore it, or move the folder "
+                            f"{self.path} away to start over.")
         if not before or not self.is_begun():
             return before
         now, was = dataclasses.asdict(config), dataclasses.asdict(self.config())
