@@ -97,7 +97,6 @@ def prepare_text_encoder(config: Config, text: Part) -> int:
             checkpoint.copy_directory(images, text.image_encoder)
         checkpoint.copy_directory(config.text_encoder, text.saved_model)
         return 0
-    print("this run has no text encoder yet: training it first", flush=True)
     # A process of its own gives its memory back; its flags are this run's.
     # A session of its own keeps a terminal's Ctrl-C from reaching it twice.
     child = subprocess.Popen(
@@ -108,12 +107,13 @@ def prepare_text_encoder(config: Config, text: Part) -> int:
 
     def forward(number, _):
         received.append(number)
-        child.send_signal(number)
+        child.terminate()  # Ctrl-C would be a traceback while it imports TensorFlow
 
     handlers = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
+    print("this run has no text encoder yet: training it first", flush=True)
     code = child.wait()
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    if code < 0:  # killed by a signal
-        return 128 - code
-    return code or (128 + received[0] if received else 0)
+    if received:
+        return 128 + received[0]
+    return 128 - code if code < 0 else code  # below 0: killed by a signal

@@ -3,6 +3,11 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import threading
+import types
 
 import numpy as np
 import pytest
@@ -12,7 +17,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from stackgan_tf import build, checkpoint, devices, settings, train
-from stackgan_tf.below import check_text_encoder
+from stackgan_tf.below import check_text_encoder, prepare_text_encoder
 from stackgan_tf.config import Config, UserError, resolve
 from stackgan_tf.generate import Generator
 from stackgan_tf.logs import Logs
@@ -376,3 +381,21 @@ def test_text_encoder_is_trained_first(runs, folder):
     encoder = build.TextEncoder(os.path.join(checkpoints, "own_text", "text_encoder",
                                              "saved_model"))
     assert encoder.dim == 8 and np.isfinite(encoder(["a red square", ""])).all()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_text_encoder_s_process_starts_is_no_traceback(
+        tiny, tmp_path, monkeypatch, capfd, number):
+    def start(_, **options):
+        child = subprocess.Popen(  # Python that is busy, as with importing TensorFlow
+            [sys.executable, "-uc", "import time; print(); time.sleep(60)"],
+            stdout=subprocess.PIPE, **options)
+        child.stdout.readline()
+        threading.Timer(0.1, os.kill, [os.getpid(), number]).start()
+        return child
+
+    monkeypatch.setattr("stackgan_tf.below.subprocess", types.SimpleNamespace(Popen=start))
+    part = Part(str(tmp_path), "run", "text_encoder")
+    assert prepare_text_encoder(tiny(precomputed_embeddings=False), part) == 128 + number
+    out, err = capfd.readouterr()
+    assert "training it first" in out and "Traceback" not in err
