@@ -85,9 +85,23 @@ def keep_stage1(source: str, part: Part) -> None:
         checkpoint.copy_directory(source, kept_stage1(part))
 
 
+def needs_text_encoder(config: Config, text: Part) -> bool:
+    """Whether the run reads captions and has no text encoder yet."""
+    return bool(config.embedding_dim and not config.precomputed_embeddings
+                and not text.is_exported())
+
+
+def check_text_batch(config: Config, pictures: int) -> None:
+    """UserError if a batch of the text encoder's training is more than there are pictures."""
+    if config.text_encoder_batch_size > pictures > 1:  # Batches refuses a single one
+        raise UserError(f"--text_encoder_batch_size={config.text_encoder_batch_size} is more than "
+                        f"the {pictures} pictures of the data; try --text_encoder_batch_size="
+                        f"{max(2, pictures // 2)}.")
+
+
 def prepare_text_encoder(config: Config, text: Part) -> int:
     """Sees to it that the run has a text encoder; returns an exit code, 0 if all is well."""
-    if not config.embedding_dim or config.precomputed_embeddings or text.is_exported():
+    if not needs_text_encoder(config, text):
         return 0
     if config.text_encoder:
         text.open(config, TEXT_FIELDS)

@@ -78,6 +78,8 @@ def train(given, cluster) -> int:
         config, cluster.worker, cluster.workers))
     cluster.expect_same(len(batches), "pictures")
     if cluster.is_chief:
+        if below.needs_text_encoder(config, text) and not config.text_encoder:
+            below.check_text_batch(config, len(batches))
         part.open(config)
         if not (code := below.prepare_text_encoder(config, text)) and source:
             below.keep_stage1(source, part)
