@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 import tensorflow as tf
 
 from stackgan_tf import build, checkpoint
@@ -22,12 +21,7 @@ def find_stage1(config: Config, part: Part) -> str | None:
     if tf.io.gfile.exists(kept) and part.is_begun():
         return kept
     if config.stage1:
-        reads_text = _fitting(config, config.stage1).dim("embeddings")
-        text = Part(config.checkpoint_dir, config.run, "text_encoder")
-        if reads_text and not config.precomputed_embeddings and not config.text_encoder and (
-                not text.is_exported()):
-            raise UserError(f"--stage1={config.stage1} needs the text encoder that it was trained "
-                            "with, and this run has none; add --text_encoder=PATH.")
+        _fitting(config, config.stage1)
         return config.stage1
     if not own.is_exported():
         raise UserError(f"--stage=2 needs a Stage-I and {own.saved_model} is not there; first run "
@@ -38,10 +32,8 @@ def find_stage1(config: Config, part: Part) -> str | None:
 
 
 def _fitting(config, path):
-    """The Stage-I at `path`; UserError, before the data is read, if Stage-II cannot stand on it."""
-    stage1 = build.Stage1(path)
-    build.latent_dims(config, stage1)
-    return stage1
+    """UserError, before the data is read, if Stage-II cannot stand on the Stage-I at `path`."""
+    build.latent_dims(config, build.Stage1(path))
 
 
 def check_text_encoder(config: Config, source: str, text: Part) -> None:
@@ -56,21 +48,30 @@ def check_text_encoder(config: Config, source: str, text: Part) -> None:
         if theirs is not None:
             print(f"warning: Stage-I {source} was trained with a text encoder; the embeddings of "
                   f"--dataset={config.dataset} must be of the same one.", flush=True)
-    elif theirs is None:
-        if build.Stage1(source).dim("embeddings"):
-            print(f"warning: Stage-I {source} does not say which text encoder it was trained with; "
-                  "see to it that it is the one of this run.", flush=True)
+    elif theirs is None and not build.Stage1(source).dim("embeddings"):
+        pass  # it reads no captions
     elif not text.is_exported() and not config.text_encoder:
         raise UserError(f"the text encoder that Stage-I {source} was trained with is not in "
                         f"{text.path}; put it back there, or give it as --text_encoder=PATH.")
+    elif theirs is None:
+        print(f"warning: Stage-I {source} does not say which text encoder it was trained with; "
+              "see to it that it is the one of this run.", flush=True)
     else:
         path = text.saved_model if text.is_exported() else config.text_encoder
-        ours, theirs = np.array(build.TextEncoder(path).fingerprint()), np.array(theirs)
-        if ours.shape != theirs.shape or (
-                np.linalg.norm(ours - theirs) > 0.01 * np.linalg.norm(theirs)):  # or by rounding
+        if not build.TextEncoder(path).has(theirs):
             raise UserError(f"text encoder {path} is not the one that Stage-I {source} was trained "
                             "with; give that one as --text_encoder=PATH (the text_encoder/"
                             "saved_model of Stage-I's run), with a new --run if this one has one.")
+
+
+def check_own_text_encoder(config: Config, part: Part, text: Part) -> None:
+    """UserError if a stage that was exported before would go on with another text encoder."""
+    theirs = checkpoint.encoder_fingerprint(part.saved_model)
+    path = text.saved_model if text.is_exported() else config.text_encoder
+    if theirs is not None and not (path and build.TextEncoder(path).has(theirs)):
+        raise UserError(f"the text encoder that {part.saved_model} was trained with is not "
+                        f"{path or 'there'}; put it back as {text.saved_model}, or choose another "
+                        "--run.")
 
 
 def kept_stage1(part: Part) -> str:
@@ -84,9 +85,23 @@ def keep_stage1(source: str, part: Part) -> None:
         checkpoint.copy_directory(source, kept_stage1(part))
 
 
+def needs_text_encoder(config: Config, text: Part) -> bool:
+    """Whether the run reads captions and has no text encoder yet."""
+    return bool(config.embedding_dim and not config.precomputed_embeddings
+                and not text.is_exported())
+
+
+def check_text_batch(config: Config, pictures: int) -> None:
+    """UserError if a batch of the text encoder's training is more than there are pictures."""
+    if config.text_encoder_batch_size > pictures > 1:  # Batches refuses a single one
+        raise UserError(f"--text_encoder_batch_size={config.text_encoder_batch_size} is more than "
+                        f"the {pictures} pictures of the data; try --text_encoder_batch_size="
+                        f"{max(2, pictures // 2)}.")
+
+
 def prepare_text_encoder(config: Config, text: Part) -> int:
     """Sees to it that the run has a text encoder; returns an exit code, 0 if all is well."""
-    if not config.embedding_dim or config.precomputed_embeddings or text.is_exported():
+    if not needs_text_encoder(config, text):
         return 0
     if config.text_encoder:
         text.open(config, TEXT_FIELDS)
@@ -96,7 +111,6 @@ def prepare_text_encoder(config: Config, text: Part) -> int:
             checkpoint.copy_directory(images, text.image_encoder)
         checkpoint.copy_directory(config.text_encoder, text.saved_model)
         return 0
-    print("this run has no text encoder yet: training it first", flush=True)
     # A process of its own gives its memory back; its flags are this run's.
     # A session of its own keeps a terminal's Ctrl-C from reaching it twice.
     child = subprocess.Popen(
@@ -107,12 +121,13 @@ def prepare_text_encoder(config: Config, text: Part) -> int:
 
     def forward(number, _):
         received.append(number)
-        child.send_signal(number)
+        child.terminate()  # Ctrl-C would be a traceback while it imports TensorFlow
 
     handlers = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
+    print("this run has no text encoder yet: training it first", flush=True)
     code = child.wait()
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    if code < 0:  # killed by a signal
-        return 128 - code
-    return code or (128 + received[0] if received else 0)
+    if received:
+        return 128 + received[0]
+    return 128 - code if code < 0 else code  # below 0: killed by a signal

@@ -212,6 +212,12 @@ class TextEncoder(SavedPart):
         return self(["this small flower has 5 yellow petals, a red bird sits on it"])[0].numpy(
             ).tolist()
 
+    def has(self, fingerprint: np.ndarray) -> bool:
+        """Whether that is its fingerprint, but for rounding: float (dim,)."""
+        ours = np.array(self.fingerprint())
+        return ours.shape == fingerprint.shape and bool(
+            np.linalg.norm(ours - fingerprint) <= 0.01 * np.linalg.norm(fingerprint))
+
 
 class Stage(SavedPart):
     """{noise, epsilon, embeddings} -> images [B, H, W, 3] in [-1, 1]."""

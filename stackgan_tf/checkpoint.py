@@ -8,7 +8,6 @@ Keras layers that are kept in lists.
 import json
 import logging
 import os
-import re
 import shutil
 import zlib
 
@@ -17,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf import build
-from stackgan_tf.config import REPLACED, Config, UserError
+from stackgan_tf.config import CHECKPOINT, REPLACED, Config, UserError
 from stackgan_tf.messages import reason
 
 log = logging.getLogger(__name__)
@@ -53,8 +52,7 @@ class Checkpoints:
         """Steps of the complete checkpoints, oldest first."""
         if not tf.io.gfile.isdir(self.directory):
             return []
-        found = (re.fullmatch(r"step-(\d+)/?", name) for name in
-                 tf.io.gfile.listdir(self.directory))
+        found = map(CHECKPOINT.fullmatch, tf.io.gfile.listdir(self.directory))
         return sorted(int(match[1]) for match in found if match)
 
     def _folder(self, step):
@@ -264,22 +262,23 @@ def exported_step(path: str) -> int | None:
         return None
 
 
-def encoder_fingerprint(path: str) -> list[float] | None:
-    """The fingerprint of the text encoder that the stage at `path` was trained with, if known."""
-    try:
-        with tf.io.gfile.GFile(os.path.join(path, _ENCODER_FILE)) as file:
-            return json.load(file)["fingerprint"]
-    except (OSError, ValueError, LookupError, TypeError, tf.errors.OpError):
-        return None
+def encoder_fingerprint(path: str) -> np.ndarray | None:
+    """The fingerprint of the text encoder that the stage at `path` was trained with, float32
+    (dim,); None if not known."""
+    return _read_vector(os.path.join(path, _ENCODER_FILE), "fingerprint")
 
 
 def text_mean(path: str) -> np.ndarray | None:
     """The mean embedding of the captions that the stage at `path` was trained with, float32
     (dim,); None if not known."""
+    return _read_vector(os.path.join(path, _MEAN_FILE), "mean")
+
+
+def _read_vector(path, name):
     try:
-        with tf.io.gfile.GFile(os.path.join(path, _MEAN_FILE)) as file:
-            mean = np.array(json.load(file)["mean"], np.float32)
-            return mean if mean.ndim == 1 and np.isfinite(mean).all() else None
+        with tf.io.gfile.GFile(path) as file:
+            vector = np.array(json.load(file)[name], np.float32)
+            return vector if vector.ndim == 1 and np.isfinite(vector).all() else None
     except (OSError, ValueError, LookupError, TypeError, tf.errors.OpError):
         return None
 

@@ -141,6 +141,9 @@ TEXT_FIELDS = ("dataset", "data_dir", "captions_dir", "images_per_class", "shuff
 # Ends the name of a SavedModel for the moment in which the next one takes its place.
 REPLACED = ".being-replaced"
 
+# The folder of a complete checkpoint; what a killed process left has more behind.
+CHECKPOINT = re.compile(r"step-(\d+)/?")
+
 POLICIES = ("color", "translation", "cutout")  # of --diff_augment, made in this order
 
 # What may change from one start of a part to the next without changing what is computed.

@@ -72,6 +72,10 @@ class Generator:
             raise UserError(f"text encoder {encoder.path} gives {encoder.dim} numbers a caption, "
                             f"{self.saved.path} reads {self.embedding_dim}; put back the one it "
                             "was trained with.")
+        theirs = checkpoint.encoder_fingerprint(self.saved.path)
+        if theirs is not None and not encoder.has(theirs):
+            raise UserError(f"text encoder {encoder.path} is not the one that {self.saved.path} "
+                            "was trained with; put that one back.")
         return encoder
 
     def data_config(self, data_dir: str | None = "") -> Config:

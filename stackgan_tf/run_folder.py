@@ -12,7 +12,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-from stackgan_tf.config import FREE, REPLACED, Config, UserError, check_run
+from stackgan_tf.config import CHECKPOINT, FREE, REPLACED, Config, UserError, check_run
 from stackgan_tf.messages import reason
 
 PARTS = ("text_encoder", "stage1", "stage2")
@@ -54,7 +54,8 @@ class Part:
         return self.is_exported() or self.has_checkpoints()
 
     def has_checkpoints(self) -> bool:
-        return tf.io.gfile.isdir(self.checkpoints) and bool(tf.io.gfile.listdir(self.checkpoints))
+        return tf.io.gfile.isdir(self.checkpoints) and any(
+            CHECKPOINT.fullmatch(name) for name in tf.io.gfile.listdir(self.checkpoints))
 
     def refuse_without_checkpoint(self) -> None:
         """UserError if training would start anew over a SavedModel: an imported one has nothing
@@ -111,6 +112,10 @@ class Part:
         A part that stopped before its first checkpoint binds nobody.
         """
         before = self.read_config() or {}
+        if not before and self.has_checkpoints():
+            raise UserError(f"{self.settings} is gone or empty, so what the checkpoints beside it "
+                            "were made with is not known; restore it, or move the folder "
+                            f"{self.path} away to start over.")
         if not before or not self.is_begun():
             return before
         now, was = dataclasses.asdict(config), dataclasses.asdict(self.config())

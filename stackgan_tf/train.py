@@ -66,6 +66,7 @@ def train(given, cluster) -> int:
     text = Part(config.checkpoint_dir, config.run, "text_encoder")
     if config.embedding_dim and not config.precomputed_embeddings:
         text.check(config, TEXT_FIELDS)
+        below.check_own_text_encoder(config, part, text)
     if source:
         below.check_text_encoder(config, source, text)
     part.refuse_without_checkpoint()
@@ -77,6 +78,8 @@ def train(given, cluster) -> int:
         config, cluster.worker, cluster.workers))
     cluster.expect_same(len(batches), "pictures")
     if cluster.is_chief:
+        if below.needs_text_encoder(config, text) and not config.text_encoder:
+            below.check_text_batch(config, len(batches))
         part.open(config)
         if not (code := below.prepare_text_encoder(config, text)) and source:
             below.keep_stage1(source, part)

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf import (
+    below,
     build,
     checkpoint,
     config,
@@ -211,10 +212,7 @@ def _load(settings):
     if rows := build.open_stream(settings, batch_size, captions_per_embedding=1):
         return StreamData(rows, settings.text_encoder_steps, settings.text_encoder_grayscale)
     examples = build.load_training(settings)
-    if batch_size > len(examples) > 1:  # a single one is pipeline.Batches's to refuse
-        raise UserError(f"--text_encoder_batch_size={batch_size} is more than the {len(examples)} "
-                        f"pictures of the data; try --text_encoder_batch_size="
-                        f"{max(2, len(examples) // 2)}.")
+    below.check_text_batch(settings, len(examples))
     return Data(examples, batch_size, settings.seed, settings.text_encoder_grayscale)
 
 

@@ -122,3 +122,17 @@ def test_an_option_that_an_older_version_did_not_know_was_off(tiny, tmp_path):
     assert part.check(config) == kept
     with pytest.raises(UserError, match=r"--sketch_weight=20.0 \(was 0.0\); repeat those"):
         part.check(dataclasses.replace(config, sketch_weight=20.0))
+
+
+@pytest.mark.parametrize("name", ["step-00000003.tmp", "step-00000003.bad", "notes"])
+def test_what_is_no_complete_checkpoint_is_not_gone_on_from(tiny, tmp_path, name):
+    part = Part(str(tmp_path), "run", "stage1")
+    part.open(tiny())
+    os.makedirs(os.path.join(part.checkpoints, name))
+    part.check(tiny(seed=5))  # killed before its first one: it binds nobody
+    os.makedirs(part.saved_model)
+    open(os.path.join(part.saved_model, "saved_model.pb"), "w").close()
+    with pytest.raises(UserError, match="no checkpoint to go on from"):
+        part.refuse_without_checkpoint()
+    os.makedirs(os.path.join(part.checkpoints, "step-00000003"))
+    part.refuse_without_checkpoint()

@@ -1,6 +1,8 @@
 """sample.py and generate.py on tiny SavedModels (fake_runs.py): no training."""
 
+import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from fake_runs import MEAN, write_stage
 from PIL import Image
 
 from stackgan_tf import caption_files, checkpoint, knobs, latents, sample
+from stackgan_tf.build import TextEncoder
 from stackgan_tf.config import UserError
 from stackgan_tf.generate import Generator
 
@@ -103,6 +106,19 @@ def test_text_encoder_of_another_size_is_refused(runs, tmp_path):
         [tf.TensorSpec([None], tf.string, "captions")])})
     with pytest.raises(UserError, match="gives 9 numbers a caption, .* reads 4"):
         Generator(str(tmp_path), "odd")
+
+
+def test_another_text_encoder_of_the_same_size_is_refused(runs, tmp_path):
+    shutil.copytree(os.path.join(runs, "sketch"), tmp_path / "sketch")
+    encoder = TextEncoder(str(tmp_path / "sketch/text_encoder/saved_model"))
+    path = tmp_path / "sketch/stage1/saved_model/assets.extra/text_encoder.json"
+    kept = np.array(encoder.fingerprint())  # of the one it was trained with
+    path.write_text(json.dumps({"fingerprint": (1.001 * kept).tolist()}))  # by rounding
+    Generator(str(tmp_path), "sketch")
+    path.write_text(json.dumps({"fingerprint": (1.2 * kept).tolist()}))
+    with pytest.raises(UserError, match=f"text encoder {encoder.path} is not the one that .*stage1"
+                                        ".* was trained with; put that one back"):
+        Generator(str(tmp_path), "sketch")
 
 
 def test_pictures_of_a_captions_file(runs, tmp_path):

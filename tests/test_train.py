@@ -3,6 +3,11 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import threading
+import types
 
 import numpy as np
 import pytest
@@ -12,7 +17,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from stackgan_tf import build, checkpoint, devices, settings, train
-from stackgan_tf.below import check_text_encoder
+from stackgan_tf.below import check_text_encoder, prepare_text_encoder
 from stackgan_tf.config import Config, UserError, resolve
 from stackgan_tf.generate import Generator
 from stackgan_tf.logs import Logs
@@ -89,15 +94,20 @@ def test_what_lands_on_disk(runs):
         assert images.shape == (3, size, size, 3) and np.abs(images).max() <= 1
 
 
-def test_stage2_refuses_another_text_encoder_of_the_same_size(runs, tmp_path, monkeypatch):
-    checkpoints, flags = runs
-
-    def serve(captions):  # the words' lengths, where the right one counts hashed words
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """A text encoder of the words' lengths, where `encoder` counts hashed words."""
+    def serve(captions):
         words = tf.strings.length(tf.strings.split(captions)).to_tensor(-1)
         return {"embeddings": tf.reduce_sum(tf.one_hot(words, 8), 1)}
 
-    other = str(tmp_path / "other")
-    checkpoint.export(other, [], {"serve": (serve, [tf.TensorSpec([None], tf.string, "captions")])})
+    path = str(tmp_path_factory.mktemp("other") / "lengths")
+    checkpoint.export(path, [], {"serve": (serve, [tf.TensorSpec([None], tf.string, "captions")])})
+    return path
+
+
+def test_stage2_refuses_another_text_encoder_of_the_same_size(runs, other, monkeypatch):
+    checkpoints, flags = runs
     below = os.path.join(checkpoints, "straight", "stage1", "saved_model")
     values = dict(flag[2:].split("=", 1) for flag in flags(2, "swapped"))
     given = {name: type(getattr(Config, name))(value) for name, value in values.items()}
@@ -111,11 +121,35 @@ def test_stage2_refuses_another_text_encoder_of_the_same_size(runs, tmp_path, mo
     assert not os.path.exists(os.path.join(checkpoints, "swapped"))
 
 
+def test_a_trained_stage1_refuses_another_text_encoder_of_the_same_size(runs, other, monkeypatch):
+    checkpoints, flags = runs
+    run = os.path.join(checkpoints, "replaced")
+    shutil.copytree(os.path.join(checkpoints, "straight"), run)
+    text = os.path.join(run, "text_encoder", "saved_model")
+    monkeypatch.setattr(build, "load_batches", None)  # it comes before the data
+    shutil.rmtree(text)
+    none = command_here("train", *flags(1, "replaced", text_encoder=""), check=False)
+    shutil.copytree(other, text)
+    another = command_here("train", *flags(1, "replaced"), check=False)
+    for done, what in ((none, "there"), (another, text)):
+        assert done.returncode == 1
+        assert f"was trained with is not {what}; put it back as {text}, or" in done.stderr
+
+
 def test_a_stage1_that_names_no_text_encoder_is_taken_with_a_warning(
         stage1_path, encoder, tiny, tmp_path, capsys):
     config = tiny(2, stage1=stage1_path, text_encoder=encoder, precomputed_embeddings=False)
     check_text_encoder(config, stage1_path, Part(str(tmp_path), "new", "text_encoder"))
     assert f"warning: Stage-I {stage1_path} does not say which" in capsys.readouterr().out
+
+
+def test_a_stage1_that_reads_captions_is_not_taken_with_a_fresh_text_encoder(
+        stage1_path, tiny, tmp_path):
+    """As an imported one would be: it names no text encoder, and its run has none."""
+    config = tiny(2, precomputed_embeddings=False)
+    with pytest.raises(UserError, match=f"that Stage-I {stage1_path} was trained with is not in .*"
+                                        "give it as --text_encoder=PATH"):
+        check_text_encoder(config, stage1_path, Part(str(tmp_path), "new", "text_encoder"))
 
 
 def test_stage2_holds_its_stage1(runs):
@@ -347,3 +381,21 @@ def test_text_encoder_is_trained_first(runs, folder):
     encoder = build.TextEncoder(os.path.join(checkpoints, "own_text", "text_encoder",
                                              "saved_model"))
     assert encoder.dim == 8 and np.isfinite(encoder(["a red square", ""])).all()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_text_encoder_s_process_starts_is_no_traceback(
+        tiny, tmp_path, monkeypatch, capfd, number):
+    def start(_, **options):
+        child = subprocess.Popen(  # Python that is busy, as with importing TensorFlow
+            [sys.executable, "-uc", "import time; print(); time.sleep(60)"],
+            stdout=subprocess.PIPE, **options)
+        child.stdout.readline()
+        threading.Timer(0.1, os.kill, [os.getpid(), number]).start()
+        return child
+
+    monkeypatch.setattr("stackgan_tf.below.subprocess", types.SimpleNamespace(Popen=start))
+    part = Part(str(tmp_path), "run", "text_encoder")
+    assert prepare_text_encoder(tiny(precomputed_embeddings=False), part) == 128 + number
+    out, err = capfd.readouterr()
+    assert "training it first" in out and "Traceback" not in err

@@ -99,6 +99,9 @@ CASES = {
     "encoder batch larger than the data": case(
         "train_text_encoder --dataset=folder --data_dir=D --text_encoder_batch_size=9",
         "--text_encoder_batch_size=9 is more than the 4 pictures"),
+    "encoder batch larger than the data to train on": case(
+        "train --dataset=folder --data_dir=D --batch_size=2 --text_encoder_batch_size=9",
+        "--text_encoder_batch_size=9 is more than the 4 pictures", "text_encoder_batch_size=2"),
 
     # places
     "checkpoint_dir a file": case(f"{FOLDER} --checkpoint_dir=F", "F", "is no folder; choose",

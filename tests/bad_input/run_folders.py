@@ -118,6 +118,10 @@ CASES = {
         "was made with other settings: --seed=5 (was 4)", "or choose another --run", run="silent",
         files={"runs/silent/stage1/config.json": json.dumps({"seed": 4}),
                "runs/silent/stage1/ckpt/step-00000001": ""}),
+    "training on without settings": on_run(
+        "train --dataset=folder --data_dir=D --embedding_dim=0 --batch_size=2",
+        "runs/silent/stage1/config.json is gone", "restore it, or move the folder", run="silent",
+        files={"runs/silent/stage1/ckpt/step-00000001": ""}),
 
     # its SavedModels
     "Stage-I gone": model(gone, "is missing", "train it with"),
