@@ -8,7 +8,8 @@
 Without --metrics, a run on drawn_flowers is scored by attribute accuracy: a classifier reads petal
 color, shape and count, center and background off the pictures. The first time it is trained on
 drawn flowers, which takes three minutes on two CPU cores, and kept in
-checkpoints/attribute_classifier. Other runs are scored by what suits them.
+checkpoints/attribute_classifier. Other runs are scored by what suits them and
+has enough pictures and captions; what is left out is said.
 
     fid                 --inception=FILE: pt_inception-2015-12-05-6726825d.pth, or
                         classify_image_graph_def.pb, or a copy of their weights as .npz
