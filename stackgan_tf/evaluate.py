@@ -25,7 +25,7 @@ it was stopped or killed. A thousand pictures take a minute or two.
 
 from absl import flags
 
-from stackgan_tf import evaluation, score_report
+from stackgan_tf import evaluation
 from stackgan_tf.config import Config, define_flags, given_flags, run_cli
 from stackgan_tf.features import RESIZES
 
@@ -34,10 +34,9 @@ def main(_):
     values, given = flags.FLAGS, given_flags()
     names = ("metrics", "count", "seed", "split", "size", "inception", "inception_sha256", "resize",
              "data_dir")
-    records = evaluation.evaluate(given.get("checkpoint_dir", Config.checkpoint_dir),
-                                  given.get("run", Config.run), values.stage,
-                                  **{name: values[name].value for name in names})
-    print("\n\n".join(score_report.tables(records)))
+    evaluation.evaluate(given.get("checkpoint_dir", Config.checkpoint_dir),
+                        given.get("run", Config.run), values.stage,
+                        **{name: values[name].value for name in names})
 
 
 def define_own_flags() -> None:

@@ -40,20 +40,26 @@ class Options:
 def evaluate(checkpoint_dir: str, run: str, stage: int | None = None, judge: Judge | None = None,
              **options) -> list[dict]:
     """Scores a stage of a run, the highest if None; one record a metric, each appended to the
-    stage's metrics.jsonl as soon as it is there.
+    stage's metrics.jsonl as soon as it is there, and all printed as a table.
 
     Args:
         judge: of attribute accuracy; the one of this checkpoint_dir if None.
         options: fields of Options.
 
-    Raises UserError if a metric cannot be had, before anything is drawn.
+    Raises UserError if a metric cannot be had, before anything is drawn; of what shows only in
+    the features, when the metrics before it are shown.
     """
     generator = Generator(checkpoint_dir, run, stage)
     scores = prepare(generator, checkpoint_dir, Options(**options), judge)
     scores.draw()
     records = []
     for name in scores.names:
-        record = record_of(scores, name)
+        try:
+            record = record_of(scores, name)
+        except Exception:
+            if records:
+                _show(generator.part, records)
+            raise
         score_report.append_line(generator.part.metrics, record)
         records.append(record)
     _show(generator.part, records)
@@ -98,11 +104,12 @@ def record_of(scores: Scores, name: str) -> dict:
 
 
 def _show(part, records):
-    """Into TensorBoard and the plot beside the records."""
+    """Into TensorBoard, the plot beside the records, and a table."""
     score_report.write_log(part.logs, records)
     path = os.path.join(part.path, score_report.PLOT)
     if not score_report.plot(path, score_report.read_lines(part.metrics)):
         print(f"{path} is not drawn; that needs: {INSTALL}", flush=True)
+    print("\n\n".join(score_report.tables(records)), flush=True)
 
 
 def choose(generator: Generator, text: Part, config: Config, o: Options) -> list[str]:

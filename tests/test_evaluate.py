@@ -447,6 +447,19 @@ def test_too_few_for_what_was_asked_for_is_said_before_anything_is_drawn(
     assert not (tmp_path / "run/stage1/metrics.jsonl").exists()
 
 
+def test_a_metric_that_fails_leaves_those_before_it(obeying, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise ValueError("all real pictures have the same features.")
+
+    monkeypatch.setattr(diversity, "compute", fail)
+    with pytest.raises(UserError, match="diversity cannot be measured: all real pictures have the "
+                       "same features; give --metrics without it."):
+        obeying(metrics=["kid", "diversity", "frechet_distance"], count=20)
+    out = capsys.readouterr().out
+    assert "kid_fake" in out and "frechet" not in out
+    assert list(tmp_path.glob("run/stage1/logs/evaluate/events*"))
+
+
 @pytest.mark.parametrize("name, compute", [
     ("frechet_distance", frechet_distance.compute), ("kid", kid.compute),
     ("inception_score", lambda real, fake: inception_score.compute(fake)),
