@@ -15,6 +15,7 @@ from stackgan_tf import build
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.generate import Generator
 from stackgan_tf.knobs import Knobs
+from stackgan_tf.metrics.r_precision import fewest_others
 from stackgan_tf.pipeline import center_crop
 from stackgan_tf.readings import collect, remove_others
 
@@ -95,6 +96,12 @@ class Drawings:
         if self.generator.embeds:
             return [examples.captions[i][j] for i, j in pairs]
         return [examples.embeddings[examples.offsets[i] + j] for i, j in pairs]
+
+    def other_captions(self, count: float) -> int:
+        """How many different ones other pictures of the first `count` have, beside the caption
+        for which they are fewest."""
+        rows = np.arange(min(count, len(self.pictures)))
+        return fewest_others(self.pictures[rows], self.texts(rows))
 
     def of_fakes(self, count: int, readers) -> dict:
         """What `readers` read off the first `count` pictures, as `collect` gives it."""

@@ -8,7 +8,8 @@
 Without --metrics, a run on drawn_flowers is scored by attribute accuracy: a classifier reads petal
 color, shape and count, center and background off the pictures. The first time it is trained on
 drawn flowers, which takes three minutes on two CPU cores, and kept in
-checkpoints/attribute_classifier. Other runs are scored by what suits them.
+checkpoints/attribute_classifier. Other runs are scored by what suits them and
+has enough pictures and captions; what is left out is said.
 
     fid                 --inception=FILE: pt_inception-2015-12-05-6726825d.pth, or
                         classify_image_graph_def.pb, or a copy of their weights as .npz
@@ -24,7 +25,7 @@ it was stopped or killed. A thousand pictures take a minute or two.
 
 from absl import flags
 
-from stackgan_tf import evaluation, score_report
+from stackgan_tf import evaluation
 from stackgan_tf.config import Config, define_flags, given_flags, run_cli
 from stackgan_tf.features import RESIZES
 
@@ -33,10 +34,9 @@ def main(_):
     values, given = flags.FLAGS, given_flags()
     names = ("metrics", "count", "seed", "split", "size", "inception", "inception_sha256", "resize",
              "data_dir")
-    records = evaluation.evaluate(given.get("checkpoint_dir", Config.checkpoint_dir),
-                                  given.get("run", Config.run), values.stage,
-                                  **{name: values[name].value for name in names})
-    print("\n\n".join(score_report.tables(records)))
+    evaluation.evaluate(given.get("checkpoint_dir", Config.checkpoint_dir),
+                        given.get("run", Config.run), values.stage,
+                        **{name: values[name].value for name in names})
 
 
 def define_own_flags() -> None:

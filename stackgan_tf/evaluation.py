@@ -15,7 +15,7 @@ from stackgan_tf.feature_networks import efficientnet_lite0
 from stackgan_tf.generate import Generator
 from stackgan_tf.image_encoder import JointSpace
 from stackgan_tf.run_folder import Part, refuse_unwritable
-from stackgan_tf.scores import OF_NETWORK, Scores
+from stackgan_tf.scores import OF_NETWORK, Scores, too_few
 
 METRICS = ("frechet_distance", "kid", "inception_score", "precision_recall", "diversity",
            "r_precision", "attribute_accuracy")
@@ -40,62 +40,76 @@ class Options:
 def evaluate(checkpoint_dir: str, run: str, stage: int | None = None, judge: Judge | None = None,
              **options) -> list[dict]:
     """Scores a stage of a run, the highest if None; one record a metric, each appended to the
-    stage's metrics.jsonl as soon as it is there.
+    stage's metrics.jsonl as soon as it is there, and all printed as a table.
 
     Args:
         judge: of attribute accuracy; the one of this checkpoint_dir if None.
         options: fields of Options.
 
-    Raises UserError if a metric cannot be had, before anything is drawn.
+    Raises UserError if a metric cannot be had, before anything is drawn; of what shows only in
+    the features, when the metrics before it are shown.
     """
     generator = Generator(checkpoint_dir, run, stage)
     scores = prepare(generator, checkpoint_dir, Options(**options), judge)
     scores.draw()
     records = []
     for name in scores.names:
-        record = record_of(scores, name)
+        try:
+            record = record_of(scores, name)
+        except Exception:
+            if records:
+                _show(generator.part, records)
+            raise
         score_report.append_line(generator.part.metrics, record)
         records.append(record)
     _show(generator.part, records)
     return records
 
 
-def prepare(generator: Generator, checkpoint_dir: str, o: Options, judge: Judge | None = None
-            ) -> Scores:
-    """All that the scores of a stage need, before anything is drawn; as `evaluate`."""
+def prepare(generator: Generator, checkpoint_dir: str, o: Options, judge: Judge | None = None,
+            default: Sequence[str] = ()) -> Scores:
+    """All that the scores of a stage need, before anything is drawn; as `evaluate`.
+
+    Args:
+        default: the metrics if `o` names none; what suits the run if empty.
+    """
     refuse_unwritable(generator.part.path)
     size = o.size or int(generator.saved.outputs["images"].shape[1])
     config = dataclasses.replace(generator.data_config(o.data_dir), image_size=size)
     text = Part(checkpoint_dir, generator.run, "text_encoder")
-    names = choose(generator, text, config, o)
+    names = list(default)
+    if o.metrics or not default:
+        names = choose(generator, text, config, o)
     network = space = None
     if {*names} & {*OF_NETWORK}:
         network = (features.inception(o.inception, o.inception_sha256, o.resize) if o.inception
                    else features.small_network(o.resize))
     if "r_precision" in names:
         space = JointSpace(text)
+    drawings = Drawings(generator, checkpoint_dir, config, o.split, o.seed)
+    names = measurable(names, drawings, o)
     if "attribute_accuracy" in names and judge is None:
         judge = Judge(checkpoint_dir, config.data_dir, config.crop_margin)
-    drawings = Drawings(generator, checkpoint_dir, config, o.split, o.seed)
     step = checkpoint.exported_step(generator.part.saved_model)
     return Scores(drawings, names, o.count, o.seed, network, space, judge, step)
 
 
 def record_of(scores: Scores, name: str) -> dict:
-    """One metric's numbers; UserError for too few pictures."""
+    """One metric's numbers; UserError if the features have none."""
     try:
         return scores.record(name)
     except ValueError as error:
-        raise UserError(f"--metrics={name}: {str(error).rstrip('.')}; give a larger --count than "
-                        f"{scores.count}, or leave it out.") from error
+        raise UserError(f"{name} cannot be measured: {str(error).rstrip('.')}; give --metrics "
+                        "without it.") from error
 
 
 def _show(part, records):
-    """Into TensorBoard and the plot beside the records."""
+    """Into TensorBoard, the plot beside the records, and a table."""
     score_report.write_log(part.logs, records)
     path = os.path.join(part.path, score_report.PLOT)
     if not score_report.plot(path, score_report.read_lines(part.metrics)):
         print(f"{path} is not drawn; that needs: {INSTALL}", flush=True)
+    print("\n\n".join(score_report.tables(records)), flush=True)
 
 
 def choose(generator: Generator, text: Part, config: Config, o: Options) -> list[str]:
@@ -131,6 +145,28 @@ def _default(generator, text, config, o):
         raise UserError(f"nothing can be measured on run {generator.run!r}; get the small ImageNet "
                         f"network for it: {INSTALL}")
     return names
+
+
+def measurable(names: list[str], drawings: Drawings, o: Options) -> list[str]:
+    """The metrics that the data and --count have enough for; what is left out is said.
+
+    Raises UserError for one that was asked for, or if none is left.
+    """
+    left = []
+    for name in names:
+        why, remedy = too_few(name, drawings, o.count)
+        if why and o.metrics:
+            asked = "fid" if name == "frechet_distance" and "fid" in o.metrics else name
+            raise UserError(f"--metrics={asked} {why}; {remedy}, or leave it out.")
+        if why:
+            print(f"{name} is left out: it {why}.", flush=True)
+        else:
+            left.append(name)
+    if not left:
+        why, remedy = too_few(names[0], drawings, o.count)
+        raise UserError(f"nothing is left to measure on run {drawings.generator.run!r}: {names[0]} "
+                        f"{why}; {remedy}.")
+    return left
 
 
 def why_not(name: str, generator: Generator, text: Part, config: Config) -> str:

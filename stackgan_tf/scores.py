@@ -6,6 +6,7 @@ A metric is a function of arrays in metrics/; its protocol stands in its record.
 
 import copy
 import datetime
+import math
 import time
 
 import numpy as np
@@ -31,8 +32,30 @@ from stackgan_tf.score_report import commit
 OTHERS = 99  # captions that R-precision compares the own one with
 CAPTIONS, EACH = 100, 10  # of diversity: so many pictures of so many captions at most
 OF_NETWORK = ("frechet_distance", "kid", "inception_score", "precision_recall", "diversity")
+REAL, GENERATED = "real pictures", "generated pictures"
+OTHER = "different captions of other pictures to compare each with"
+# The fewest that a metric is defined for: see metrics/. Any number will do for the others.
+NEEDS = {"frechet_distance": {REAL: 2, GENERATED: 2}, "kid": {REAL: 2, GENERATED: 2},
+         "inception_score": {GENERATED: 10}, "precision_recall": {REAL: 6, GENERATED: 6},
+         "diversity": {REAL: 2}, "r_precision": {OTHER: OTHERS}}
 # Names that belong to the 2015 Inception; those of any other network have its name behind them.
 OF_INCEPTION = {"frechet_distance": "fid", "kid": "kid", "inception_score": "inception_score"}
+
+
+def too_few(name: str, drawings: Drawings, count: int) -> tuple[str, str]:
+    """What a metric needs more of than `count` pictures of this data give, and what helps; ("", "")
+    if it can be measured."""
+    found = {REAL: lambda count: len(drawings), GENERATED: lambda count: count,
+             OTHER: drawings.other_captions}
+    for what, needed in NEEDS.get(name, {}).items():
+        if (there := found[what](count)) >= needed:
+            continue
+        if (most := found[what](math.inf)) < needed:
+            return (f"needs {needed} {what}, and the split {drawings.split} has {most}",
+                    "take more data")
+        return (f"needs {needed} {what}, and --count={count} gives {there}",
+                f"give a larger --count than {count}")
+    return "", ""
 
 
 class Scores:
@@ -42,7 +65,7 @@ class Scores:
         drawings: its pictures and the real ones.
         names: the metrics, all possible (see evaluation.py).
         count, seed: as in evaluation.Options.
-        network, space, judge: what the metrics in `names` need, the rest None.
+        network, space, judge: what the metrics in `names` need; the rest is not asked.
         step: at which the stage was exported, None if not known.
     """
 
@@ -62,9 +85,9 @@ class Scores:
     def draw(self) -> None:
         """Reads off the pictures what any of the metrics needs, in one go; the rest is sums."""
         drawings, readers, names = self.drawings, [], {*self.names}
-        if self.network:
+        if names & {*OF_NETWORK}:
             readers.append(Reader("network", f"{self.network.key}-{drawings.size}", self._features))
-        if self.space:
+        if "r_precision" in names:
             readers.append(Reader("joint", f"image_encoder-{self.space.key}", self.space.read))
         if readers:
             self.real = drawings.of_real(readers)
@@ -90,7 +113,7 @@ class Scores:
         return self.network.read(pictures)
 
     def record(self, name: str) -> dict:
-        """One metric's numbers, and all that decides on them; ValueError for too few pictures."""
+        """One metric's numbers, and all that decides on them; ValueError if there are none."""
         return getattr(self, f"_{name}")()
 
     # ------------------------------------------------------------------ of a network's features

@@ -76,6 +76,13 @@ def test_the_plot_has_a_panel_for_each_knob(run, tmp_path):
     assert widths[1] == 2 * widths[0] > 600
 
 
+def test_what_the_split_is_too_small_for_is_left_out(run, monkeypatch, capsys):
+    monkeypatch.setattr(build, "load_examples", lambda *_: FakeExamples(5))
+    found, _ = run(values={"truncation": [1]})
+    assert found["metrics"] == ["kid", "diversity", "attribute_accuracy"]
+    assert "precision_recall is left out: it needs 6 real pictures" in capsys.readouterr().out
+
+
 def test_a_run_with_nothing_to_turn_is_refused(run, tmp_path):
     (tmp_path / "run/stage1/saved_model/assets.extra/text_mean.json").unlink()
     with pytest.raises(UserError, match="no knob is left to turn; give one of --truncation with"):

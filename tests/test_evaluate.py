@@ -21,10 +21,18 @@ from stackgan_tf import (
     images,
     readings,
     score_report,
+    scores,
 )
 from stackgan_tf.attribute_classifier import ATTRIBUTES
 from stackgan_tf.config import UserError
 from stackgan_tf.feature_networks import efficientnet_lite0
+from stackgan_tf.metrics import (
+    diversity,
+    frechet_distance,
+    inception_score,
+    kid,
+    precision_recall,
+)
 
 
 def test_pairs_are_spread_repeatable_and_distinct():
@@ -80,6 +88,17 @@ class FakeNetwork:
         self.seen += len(pictures)
         values = pictures[:, 0, :5, 0].astype(np.float32) / 50
         return {"features": values, "logits": values}
+
+
+class FakeSpace:
+    """For what is refused before anything is read."""
+
+    def __init__(self, part):
+        pass
+
+    @staticmethod
+    def missing(part):
+        return ""
 
 
 def write_run(root, pictures, captions, size, config):
@@ -318,7 +337,8 @@ def test_what_cannot_be_measured_is_said_at_once(obeying, tmp_path):
             ({"metrics": ["fid"], "inception": "/none.pth"}, "/none.pth cannot be read"),
             ({"metrics": ["r_precision"]}, "only text encoders that are trained here have one"),
             ({"metrics": ["inception_score"], "count": 5},
-             "--metrics=inception_score: .*at least 10 rows.*give a larger --count than 5"),
+             "--metrics=inception_score needs 10 generated pictures, and --count=5 gives 5; give "
+             "a larger --count than 5, or leave it out"),
             ({"stage": 2}, "train it with: .* --stage=2 --run=run")):
         with pytest.raises(UserError, match=words) as caught:
             obeying(**options)
@@ -374,9 +394,84 @@ def test_r_precision_of_a_run(obeying, tmp_path, monkeypatch):
     export(7)
     record, = obeying(metrics=["r_precision"], count=120)[0]
     assert record["r_precision"] < 0.1  # chance is 0.01
-    with pytest.raises(UserError, match="compared with 99 others, and 89 are there; give a larger "
-                       "--count than 90"):
+    with pytest.raises(UserError, match="--metrics=r_precision needs 99 different captions of "
+                       "other pictures .*, and --count=90 gives 89; give a larger --count than 90"):
         obeying(metrics=["r_precision"], count=90)
+
+
+@pytest.fixture
+def small(obeying, tmp_path, monkeypatch):
+    """small(pictures, **options): the same run beside a split of so many real pictures."""
+    (tmp_path / "run/stage1/config.json").write_text(json.dumps({"dataset": "folder"}))
+    monkeypatch.setattr(efficientnet_lite0, "find_weights", lambda: "there")
+    monkeypatch.setattr(evaluation, "JointSpace", FakeSpace)
+
+    def run(pictures, **options):
+        monkeypatch.setattr(build, "load_examples", lambda *_: FakeExamples(pictures))
+        return obeying(**{"count": 40, **options})
+    return run
+
+
+@pytest.mark.parametrize("pictures, left, said", [
+    (7, ["kid", "precision_recall", "diversity"], [
+        "r_precision is left out: it needs 99 different captions of other pictures to compare each "
+        "with, and the split test has 60."]),  # ten of each of the six others
+    (5, ["kid", "diversity"], [
+        "precision_recall is left out: it needs 6 real pictures, and the split test has 5.",
+        "r_precision is left out: "])])
+def test_a_small_split_is_scored_by_what_it_has_enough_for(small, capsys, pictures, left, said):
+    records, _ = small(pictures)
+    assert [record["metric"] for record in records] == [f"{name}_fake" for name in left]
+    out = capsys.readouterr().out
+    assert out.count("is left out") == len(said) and all(line in out for line in said)
+
+
+def test_too_few_for_what_was_asked_for_is_said_before_anything_is_drawn(
+        small, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "inception", lambda *_: FakeNetwork())
+    monkeypatch.setattr(drawings, "collect", lambda *_: pytest.fail("drawn"))
+    for pictures, options, words in (
+            (1, {"metrics": ["kid"], "count": 1}, "--metrics=kid needs 2 real pictures, and the "
+             "split test has 1; take more data, or leave it out."),
+            (5, {"metrics": ["diversity", "precision_recall"]}, "--metrics=precision_recall needs "
+             "6 real pictures, and the split test has 5; take more data, or leave it out."),
+            (2, {"metrics": ["fid"], "inception": "FILE", "count": 1}, "--metrics=fid needs 2 "
+             "generated pictures, and --count=1 gives 1; give a larger --count than 1, or"),
+            (7, {"metrics": ["kid", "r_precision"]}, "the split test has 60; take more data, or"),
+            (12, {"metrics": ["r_precision"], "count": 99}, "--count=99 gives .*; give a larger"),
+            (1, {}, "nothing is left to measure on run 'run': kid needs 2 real pictures, and the "
+             "split test has 1; take more data.")):
+        with pytest.raises(UserError, match=words) as caught:
+            small(pictures, **options)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run/stage1/metrics.jsonl").exists()
+
+
+def test_a_metric_that_fails_leaves_those_before_it(obeying, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise ValueError("all real pictures have the same features.")
+
+    monkeypatch.setattr(diversity, "compute", fail)
+    with pytest.raises(UserError, match="diversity cannot be measured: all real pictures have the "
+                       "same features; give --metrics without it."):
+        obeying(metrics=["kid", "diversity", "frechet_distance"], count=20)
+    out = capsys.readouterr().out
+    assert "kid_fake" in out and "frechet" not in out
+    assert list(tmp_path.glob("run/stage1/logs/evaluate/events*"))
+
+
+@pytest.mark.parametrize("name, compute", [
+    ("frechet_distance", frechet_distance.compute), ("kid", kid.compute),
+    ("inception_score", lambda real, fake: inception_score.compute(fake)),
+    ("precision_recall", precision_recall.compute),
+    ("diversity", lambda real, fake: diversity.compute(fake[None], real))])
+def test_a_metric_needs_no_more_and_no_less_than_is_said(name, compute):
+    need, features = scores.NEEDS[name], np.random.default_rng(0).normal(size=(10, 3))
+    enough = {kind: features[:need.get(kind, 10)] for kind in (scores.REAL, scores.GENERATED)}
+    assert np.isfinite(list(compute(*enough.values()).values())).all()
+    for kind in need:
+        with pytest.raises(ValueError):
+            compute(*{**enough, kind: enough[kind][1:]}.values())
 
 
 def test_commit_is_that_of_the_code_or_none(tmp_path, monkeypatch):

@@ -236,6 +236,18 @@ def test_others_are_of_other_pictures_and_other_words():
     assert set(chosen[0]) == {3, 5}  # "b" is of the same picture, the other "a" the same words
     with pytest.raises(ValueError, match="compared with 3 others, and 2 are there"):
         r_precision.choose_others(pictures, texts, 3)
+    assert r_precision.fewest_others(pictures, texts) == 2
+
+
+def test_of_the_fewest_others_a_choice_can_be_made_and_of_one_more_not():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        pictures = rng.integers(5, size=12)
+        texts = [f"c{i}" for i in rng.integers(8, size=12)]  # the same words of several pictures
+        fewest = r_precision.fewest_others(pictures, texts)
+        assert r_precision.choose_others(pictures, texts, fewest).shape == (12, fewest)
+        with pytest.raises(ValueError):
+            r_precision.choose_others(pictures, texts, fewest + 1)
 
 
 # --------------------------------------------------------------------------- diversity

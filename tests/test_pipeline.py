@@ -165,7 +165,7 @@ def test_dataset_gives_the_same_batches_as_tensors():
 def test_refusals():
     with pytest.raises(UserError, match="--batch_size=16 is more than the 10 pictures"):
         make(10, batch_size=16)
-    with pytest.raises(UserError, match="no picture"):
+    with pytest.raises(UserError, match="no picture; add some to --data_dir"):
         pipeline.Examples([], 19)
 
 

@@ -73,15 +73,15 @@ def measure(checkpoint_dir: str, run: str, stage: int | None = None,
     generator = Generator(checkpoint_dir, run, stage)
     values = possible(generator, VALUES if values is None else values)
     names = choose(generator, checkpoint_dir, options.get("data_dir", ""))
-    scores = evaluation.prepare(generator, checkpoint_dir,
-                                evaluation.Options(metrics=names, **options), judge)
+    scores = evaluation.prepare(generator, checkpoint_dir, evaluation.Options(**options), judge,
+                                default=names)
     points = [(knob, value) for knob in values for value in values[knob]]
     bar = Progress("curves", 0, len(points), every=1, per_step=scores.count, unit="value")
     curves = {knob: [] for knob in values}
     for done, (knob, value) in enumerate(points, 1):
         turned = scores.turned(**{knob: value})
         turned.draw()
-        records = [evaluation.record_of(turned, name) for name in names]
+        records = [evaluation.record_of(turned, name) for name in scores.names]
         numbers = {key: number for record in records for key, number in record.items()
                    if isinstance(number, float) and key != "seconds"}
         curves[knob].append({"value": value, **numbers})
@@ -90,7 +90,7 @@ def measure(checkpoint_dir: str, run: str, stage: int | None = None,
     common = {key: records[0][key] for key in (
         "stage", "step", "count", "real_count", "seed", "split", "size", "network", "weights",
         "resize", "version", "commit")}
-    found = {"run": run, "metrics": names, **common, "curves": curves}
+    found = {"run": run, "metrics": scores.names, **common, "curves": curves}
     write(generator.part, found)
     return found
 

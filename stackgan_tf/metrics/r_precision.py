@@ -49,8 +49,7 @@ def choose_others(pictures: np.ndarray, texts: list[str], count: int = 99, seed:
     Raises:
         ValueError: some caption has fewer such others.
     """
-    names = np.unique(np.asarray(texts), return_inverse=True)[1]
-    once = np.unique(names, return_index=True)[1]  # the same words twice are one caption
+    names, once = _once(texts)
     generator, chosen = np.random.default_rng(seed), []
     for picture, name in zip(pictures, names):
         others = generator.permutation(once)
@@ -60,3 +59,18 @@ def choose_others(pictures: np.ndarray, texts: list[str], count: int = 99, seed:
                              "there")
         chosen.append(others)
     return np.stack(chosen)
+
+
+def fewest_others(pictures: np.ndarray, texts: list[str]) -> int:
+    """The highest `count` that `choose_others` can choose of these."""
+    names, once = _once(texts)
+    of_picture = np.bincount(pictures[once], minlength=pictures.max() + 1)[pictures]
+    own_elsewhere = pictures[once[names]] != pictures  # its words stand under another picture
+    return int(len(once) - (of_picture + own_elsewhere).max())
+
+
+def _once(texts):
+    """The number of each caption's words, int (N,), and a row that has them, of each number: the
+    same words twice are one caption."""
+    names = np.unique(np.asarray(texts), return_inverse=True)[1]
+    return names, np.unique(names, return_index=True)[1]
