@@ -99,12 +99,15 @@ def check_text_batch(config: Config, pictures: int) -> None:
                         f"{max(2, pictures // 2)}.")
 
 
-def prepare_text_encoder(config: Config, text: Part) -> int:
-    """Sees to it that the run has a text encoder; returns an exit code, 0 if all is well."""
+def prepare_text_encoder(config: Config, text: Part, data: str | None = None) -> int:
+    """Sees to it that the run has a text encoder; returns an exit code, 0 if all is well.
+
+    `data` is build.data_note's.
+    """
     if not needs_text_encoder(config, text):
         return 0
     if config.text_encoder:
-        text.open(config, TEXT_FIELDS)
+        text.open(config, TEXT_FIELDS, data)
         # another run's has beside it the image encoder that R-precision needs
         images = os.path.join(os.path.dirname(config.text_encoder.rstrip("/")), "image_encoder")
         if tf.io.gfile.exists(images):

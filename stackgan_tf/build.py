@@ -66,6 +66,12 @@ def open_stream(config: Config, batch_size: int, captions_per_embedding: int, wo
                   config.shuffle_buffer, captions_per_embedding, worker, workers)
 
 
+def data_note(config: Config, examples: Examples | None) -> str:
+    """What tells the training data from other data, wherever it lies; `examples` are not asked
+    where a prepared set says it, read into memory or streamed."""
+    return prepared.note(config) if config.dataset == "prepared" else examples.note()
+
+
 def load_examples(config: Config, split: str, most: int | None = None) -> Examples:
     """The pictures and captions of --dataset, `split` "train" or "test", at config.load_size;
     only the first `most` if given."""

@@ -146,6 +146,9 @@ CHECKPOINT = re.compile(r"step-(\d+)/?")
 
 POLICIES = ("color", "translation", "cutout")  # of --diff_augment, made in this order
 
+# Where the data lies: the same data may lie elsewhere at the next start.
+PLACES = ("data_dir", "image_dir", "captions_dir")
+
 # What may change from one start of a part to the next without changing what is computed.
 FREE = (
     "run", "checkpoint_dir", "max_unreadable", "train_steps", "epochs", "log_steps",

@@ -7,7 +7,9 @@ at once, so a resumed run goes on exactly where it stopped, without skipping thr
 
 import collections
 import functools
+import hashlib
 import itertools
+import json
 import multiprocessing.pool
 import tempfile
 from collections.abc import Callable, Iterable
@@ -76,6 +78,13 @@ class Examples:
         self._vectors.flush()
         self.embeddings = np.memmap(self._vectors, np.float32, "r", shape=(sum(rows), dim))
         self.offsets = np.cumsum([0] + rows)
+
+    def note(self) -> str:
+        """What tells this data from other data, wherever it lies: its size, and a digest of the
+        captions and classes."""
+        labels = [] if self.labels is None else self.labels.tolist()
+        digest = hashlib.sha256(json.dumps([self.captions, labels]).encode()).hexdigest()
+        return f"{len(self):,} pictures, captions and classes {digest[:8]}"
 
     def shuffle_captions(self, seed: int) -> None:
         """Gives each picture the captions, or embeddings, of another one: a control that has

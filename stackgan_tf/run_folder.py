@@ -12,7 +12,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-from stackgan_tf.config import CHECKPOINT, FREE, REPLACED, Config, UserError, check_run
+from stackgan_tf.config import CHECKPOINT, FREE, PLACES, REPLACED, Config, UserError, check_run
 from stackgan_tf.messages import reason
 
 PARTS = ("text_encoder", "stage1", "stage2")
@@ -91,11 +91,13 @@ class Part:
         known = {field.name for field in dataclasses.fields(Config)} & set(stored)
         return Config(**{name: stored[name] for name in known})
 
-    def open(self, config: Config, relevant: tuple[str, ...] | None = None) -> None:
+    def open(self, config: Config, relevant: tuple[str, ...] | None = None,
+             data: str | None = None) -> None:
         """Makes the folder, or checks that it was made with the same settings.
 
         Args:
             relevant: the fields that this part depends on; all but config.FREE when None.
+            data: what build.data_note says of the data that is trained on.
 
         Raises UserError listing each difference: going on with other settings would spoil the
         run, starting over would lose it.
@@ -103,13 +105,16 @@ class Part:
         self._make()
         self._take()
         self._tidy()
-        before = self.check(config, relevant)
-        self._write({**before, **dataclasses.asdict(config)})
+        before = self.check(config, relevant, data)
+        self._write({**before, **dataclasses.asdict(config), **({"data": data} if data else {})})
 
-    def check(self, config: Config, relevant: tuple[str, ...] | None = None) -> dict:
+    def check(self, config: Config, relevant: tuple[str, ...] | None = None,
+              data: str | None = None) -> dict:
         """Compares the named settings with those that the part was made with; returns these.
 
-        A part that stopped before its first checkpoint binds nobody.
+        A part that stopped before its first checkpoint binds nobody. Where the data lies is free
+        as long as it is the same data; without `data`, which is read later, it is not asked. Other
+        data in the same place is said and used: pictures may have been added.
         """
         before = self.read_config() or {}
         if not before and self.has_checkpoints():
@@ -120,12 +125,25 @@ class Part:
             return before
         now, was = dataclasses.asdict(config), dataclasses.asdict(self.config())
         names = relevant or [name for name in now if name not in FREE]
+        noted = before.get("data")
+        same = noted is not None and data in (None, noted)
+        names = [name for name in names if not (same and name in PLACES)]
         differences = [f"--{name}={now[name]} (was {was[name]})" for name in names
                        if was[name] != now[name]]
         if differences:
             raise UserError(f"{self.path} was made with other settings: "
                             f"{', '.join(differences)}; repeat those, or choose another --run.")
+        if noted is not None and not same:
+            print(f"warning: the data is not what {self.path} was made with ({noted} then, {data} "
+                  "now); it goes on with this.", flush=True)
         return before
+
+    def note_data(self, config: Config, data: str) -> None:
+        """Notes where the data lies now, and what it is, for the next check."""
+        before = self.read_config() or {}
+        now = {**before, "data": data, **{name: getattr(config, name) for name in PLACES}}
+        if now != before:
+            self._write(now)
 
     def _take(self):
         """Keeps a second process from training the same part at the same time."""

@@ -80,8 +80,12 @@ def train(given, cluster) -> int:
     if cluster.is_chief:
         if below.needs_text_encoder(config, text) and not config.text_encoder:
             below.check_text_batch(config, len(batches))
-        part.open(config)
-        if not (code := below.prepare_text_encoder(config, text)) and source:
+        data = build.data_note(config, getattr(batches, "examples", None))
+        if text.is_begun():
+            text.check(config, TEXT_FIELDS, data)
+            text.note_data(config, data)
+        part.open(config, data=data)
+        if not (code := below.prepare_text_encoder(config, text, data)) and source:
             below.keep_stage1(source, part)
     if code := cluster.of_chief(code if cluster.is_chief else 0):
         return code

@@ -167,8 +167,8 @@ def train(settings: Config) -> int:
     if done and (tf.io.gfile.exists(part.image_encoder) or not part.has_checkpoints()):
         print(f"{part.path} is finished; nothing to do.")
         return 0
-    data = _load(dataclasses.replace(settings, stage=1, image_size=IMAGE_SIZE))
-    part.open(settings, RELEVANT)
+    data, note = _load(dataclasses.replace(settings, stage=1, image_size=IMAGE_SIZE))
+    part.open(settings, RELEVANT, note)
     settings = dataclasses.replace(settings, stage=1, image_size=IMAGE_SIZE)
     trainer = Trainer(settings)
     checkpoints = checkpoint.Checkpoints(part.checkpoints, trainer.parts, settings.keep_checkpoints)
@@ -208,12 +208,15 @@ def _check(settings):
 
 
 def _load(settings):
+    """The training data, and build.data_note's of it."""
     batch_size = settings.text_encoder_batch_size
     if rows := build.open_stream(settings, batch_size, captions_per_embedding=1):
-        return StreamData(rows, settings.text_encoder_steps, settings.text_encoder_grayscale)
+        return (StreamData(rows, settings.text_encoder_steps, settings.text_encoder_grayscale),
+                build.data_note(settings, None))
     examples = build.load_training(settings)
     below.check_text_batch(settings, len(examples))
-    return Data(examples, batch_size, settings.seed, settings.text_encoder_grayscale)
+    return (Data(examples, batch_size, settings.seed, settings.text_encoder_grayscale),
+            build.data_note(settings, examples))
 
 
 def _loop(settings, part, trainer, data, checkpoints, start, stop):

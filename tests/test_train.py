@@ -286,6 +286,22 @@ def test_other_settings_are_listed_and_refused(runs):
     assert "--batch_size=5 (was 4)" in line and "--seed=3 (was 0)" in line and "--run" in line
 
 
+def test_data_may_move_and_other_data_is_no_data_that_moved(runs, folder, tmp_path):
+    checkpoints, flags = runs
+    moved = str(shutil.copytree(folder, tmp_path / "moved"))
+    shutil.copytree(os.path.join(checkpoints, "straight"), os.path.join(checkpoints, "moved"))
+    for stage in (1, 2):
+        done = command_here("train", *flags(stage, "moved", data_dir=moved))
+        assert "already trained for 6 steps" in done.stdout and "warning" not in done.stdout
+    manifest = tmp_path / "moved/captions.jsonl"
+    manifest.write_text(manifest.read_text().replace("a red square", "a crimson square"))
+    done = command_here("train", *flags(1, "straight", data_dir=moved), check=False)
+    assert done.returncode == 1 and f"--data_dir={moved} (was {folder})" in done.stderr
+    done = command_here("train", *flags(1, "moved", data_dir=moved))  # changed where it was
+    assert "warning: the data is not what" in done.stdout and "12 pictures" in done.stdout
+    assert "warning" not in command_here("train", *flags(1, "moved", data_dir=moved)).stdout
+
+
 def test_stage2_takes_over_the_data_of_stage1(runs):
     """Only the run is named: data, encoder and sizes of the captions come from its Stage-I."""
     checkpoints, flags = runs

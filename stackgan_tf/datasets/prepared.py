@@ -5,6 +5,7 @@ Small ones are read into memory like any other data set, large ones are streamed
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -59,6 +60,13 @@ def describe(config, split: str) -> Prepared:
         tuple(map(os.fspath, info.filepaths)), tuple(info.shard_lengths),
         values["captions"][split], _without_caption(values, split), "label" in features,
         embeddings, _small_size(builder, values), _squares(values, split))
+
+
+def note(config) -> str:
+    """What tells this set from others, wherever it lies: its size and a digest of its metadata."""
+    _, values = _open(config)
+    digest = hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    return f"{len(describe(config, 'train')):,} pictures, {PLAN} {digest[:8]}"
 
 
 def embedding_dim(config) -> int:
