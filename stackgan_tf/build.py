@@ -136,6 +136,13 @@ def embedding_dim(config: Config) -> int:
         raise UserError(str(error)) from error
 
 
+def has_test(config: Config) -> bool:
+    """Whether the split "test" is other pictures than "train"; False if it is the same ones."""
+    module = _dataset(config)
+    with plain_errors(config):
+        return module.has_test(config) if hasattr(module, "has_test") else True
+
+
 def _dataset(config):
     """The module of --dataset; what may stand behind a colon is its own business."""
     names = sorted(module.name for module in pkgutil.iter_modules(datasets.__path__))

@@ -296,6 +296,8 @@ def _export(part, trainer, data, image_encoder_only=False):
 def _test(settings, trainer, most=1000):
     """Retrieval among up to 1000 test pictures by their first captions; {} if there are none."""
     try:
+        if not build.has_test(settings):
+            raise UserError('nothing is marked as split "test".')
         # the order of a prepared set is random, so its first pictures will do
         first = 4 * most if settings.dataset == "prepared" else None
         examples = build.load_examples(settings, "test", first)

@@ -364,6 +364,13 @@ def test_other_data_sets_are_scored_by_what_suits_them(obeying, tmp_path, monkey
     assert "are left out; they need: pip install" in capsys.readouterr().out
 
 
+def test_a_folder_without_splits_holds_nothing_out(folder, tiny, capsys):
+    examples, split = drawings._load(tiny(dataset="folder", data_dir=folder), "")
+    assert split == "train" and len(examples) == 12
+    assert 'from which the run has learnt: nothing is marked as split "test"' in (
+        capsys.readouterr().out)
+
+
 def test_r_precision_of_a_run(obeying, tmp_path, monkeypatch):
     """A picture's vector is that of its own caption: right always. Of another one: never."""
     examples = FakeExamples(120)
@@ -405,6 +412,8 @@ def small(obeying, tmp_path, monkeypatch):
     (tmp_path / "run/stage1/config.json").write_text(json.dumps({"dataset": "folder"}))
     monkeypatch.setattr(efficientnet_lite0, "find_weights", lambda: "there")
     monkeypatch.setattr(evaluation, "JointSpace", FakeSpace)
+
+    monkeypatch.setattr(build, "has_test", lambda _: True)
 
     def run(pictures, **options):
         monkeypatch.setattr(build, "load_examples", lambda *_: FakeExamples(pictures))

@@ -84,12 +84,14 @@ def test_order_is_the_manifests(tmp_path):
 def test_without_split_both_are_the_whole_folder(tmp_path):
     config = write(tmp_path, [line_of(0), line_of(1)])
     assert names(config, "train") == names(config, "test") == ["images/0.png", "images/1.png"]
+    assert not folder.has_test(config)
 
 
 def test_splits_share_the_class_indices(tmp_path):
     config = write(tmp_path, [line_of(0, split="train", **{"class": "b"}),
                               line_of(1, split="test", **{"class": "c"}),
                               line_of(2, split="train", **{"class": "a"})])  # fmt: skip
+    assert folder.has_test(config)
     assert names(config, "train") == ["images/0.png", "images/2.png"]
     assert [e["label"] for e in folder.examples(config, "test")] == [2]
 

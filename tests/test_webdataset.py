@@ -182,3 +182,4 @@ def test_no_tar_no_plain_tar_or_mixed_classes(tmp_path):
     with pytest.raises(ValueError, match='"class" and the other has none'):
         webdataset.examples(config_of(tmp_path / "b.tar"), "train")
     assert webdataset.find_tars(tmp_path / "b*.tar")["test"] == [str(tmp_path / "b.tar")]
+    assert not webdataset.has_test(types.SimpleNamespace(data_dir=tmp_path / "b*.tar"))

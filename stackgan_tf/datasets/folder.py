@@ -263,6 +263,12 @@ def iter_manifest(
         raise ValueError(f"{manifest} is empty; write one line a picture: {EXAMPLE}")
 
 
+def has_test(config) -> bool:
+    """False where no line has a "split" and both splits are the whole folder."""
+    lines = read_manifest(config.data_dir, False, {})  # whatever is wrong is told by `load`
+    return any(line.split is not None for line in lines)
+
+
 def count(data_dir: str) -> int:
     """Lines of the manifest, unchecked: at least as many as either split has pictures."""
     with open(_manifest(data_dir), "rb") as file:

@@ -160,6 +160,12 @@ def _split_of(tar):
     return "test" if in_test or os.path.basename(tar).startswith("test") else "train"
 
 
+def has_test(config) -> bool:
+    """False where both splits are the whole set."""
+    tars = find_tars(config.data_dir)
+    return tars["test"] != tars["train"]
+
+
 def find_tars(data_dir: str) -> dict[str, list[str]]:
     """{"train": paths, "test": paths}, sorted; ValueError if there is none."""
     root = os.path.expanduser(str(data_dir))
