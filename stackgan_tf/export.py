@@ -34,7 +34,14 @@ import tensorflow as tf
 from absl import flags
 
 from stackgan_tf import build, checkpoint, latents
-from stackgan_tf.config import Config, UserError, define_flags, given_flags, run_cli
+from stackgan_tf.config import (
+    Config,
+    UserError,
+    define_flags,
+    given_flags,
+    run_cli,
+    sigterm_raises,
+)
 from stackgan_tf.generate import BATCH_SIZE, Generator, encode_png
 from stackgan_tf.knobs import HELP, NAMES, Knobs, is_value
 from stackgan_tf.messages import reason
@@ -48,9 +55,10 @@ CAPTION = "a flower"  # of the warm-up
 
 def main(_):
     values, given = flags.FLAGS, given_flags()
-    export_run(given.get("checkpoint_dir", Config.checkpoint_dir), given.get("run", Config.run),
-               values.output, values.version, values.precision, values.batch_size,
-               **{name: values[name].value for name in NAMES})
+    with sigterm_raises():
+        export_run(given.get("checkpoint_dir", Config.checkpoint_dir), given.get("run", Config.run),
+                   values.output, values.version, values.precision, values.batch_size,
+                   **{name: values[name].value for name in NAMES})
 
 
 def export_run(checkpoint_dir: str, run: str, output: str, version: int | None = None,

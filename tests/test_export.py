@@ -468,6 +468,13 @@ def test_a_failure_leaves_nothing(root, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+def test_sigterm_leaves_nothing(runs, tmp_path, monkeypatch, sigterm):
+    monkeypatch.setattr(checkpoint, "publish", sigterm)  # all is there, beside
+    done = command_here("export", f"--checkpoint_dir={runs}", "--run=silent",
+                        f"--output={tmp_path}", check=False)
+    assert done.returncode == 143 and os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("output, message", [
     ("", "--output=FOLDER"), (__file__, "is no folder; choose another --output")])
 def test_mistakes_are_named(root, output, message):
