@@ -50,6 +50,7 @@ from stackgan_tf.run_folder import Part, refuse_unwritable
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 WARMUP = os.path.join("assets.extra", "tf_serving_warmup_requests")  # TF Serving's name for it
 MOST = {name: 1.0 if name == "truncation" else math.inf for name in NAMES}  # of each knob
+MOST_VERSION = 2**63 - 1  # TF Serving reads it as int64
 CAPTION = "a flower"  # of the warm-up
 
 
@@ -109,7 +110,7 @@ def version_folder(output: str, version: int | None) -> str:
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"--output={output} is no folder that can be read: {reason(error)}; give "
                         "another.") from error
-    taken = [int(name) for name in names if name.isdecimal()]
+    taken = [int(name) for name in names if name.isdecimal() and int(name) <= MOST_VERSION]
     if version in taken:
         raise UserError(f"--version={version} is in {output} already and is not written over; "
                         f"leave --version out for {max(taken) + 1}.")
@@ -327,7 +328,7 @@ def define_own_flags() -> None:
     define_flags(only=("run", "checkpoint_dir"))
     flags.DEFINE_string("output", "", "folder of all versions of the served model")
     flags.DEFINE_integer("version", None, "number of this one; the next free one if not given",
-                         lower_bound=1)
+                         lower_bound=1, upper_bound=MOST_VERSION)
     for name, text in HELP.items():
         flags.DEFINE_float(name, 1.0, text, lower_bound=0.0, upper_bound=MOST[name])
     flags.DEFINE_enum("precision", None, list(PRECISIONS), "of the convolutions; as trained, if "

@@ -445,7 +445,7 @@ def test_versions_count_up_and_are_not_written_over(tmp_path):
     base = tmp_path / "base"
     base.mkdir()
     assert export.version_folder(str(base), None) == str(base / "1")
-    for name in ("2", "10", "labels", ".11.123.tmp"):
+    for name in ("2", "10", "labels", ".11.123.tmp", str(2**63)):  # no server reads the last
         (base / name).mkdir()
     (base / "10" / "saved_model.pb").write_text("mine")
     assert export.version_folder(str(base), None) == str(base / "11")

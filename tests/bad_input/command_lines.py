@@ -119,6 +119,8 @@ CASES = {
                              "F is no folder", files={"F": ""}),
     "export below a file": on_run("export --output=F/a/b",
                                 "F is no folder", files={"F": ""}),
+    "export a version that no server reads": usage(
+        f"export --output=O --version={2**63}", f"--version={2**63}", str(2**63 - 1)),
     "export truncation nan": on_run("export --output=O "
                                   "--truncation=nan", "--truncation=nan", "at least 0"),
     "export text strength inf": on_run("export --output=O --text_strength=inf",
