@@ -128,8 +128,11 @@ CASES = {
     "export text strength of an older run": on_run(
         "export --output=O --text_strength=2", "text_strength needs the mean embedding",
         "'sketch' does not have; leave it out"),
-    "sample into a file": on_run("sample --captions=ab --output=F",
-                               "F", "choose another --output", files={"F": ""}),
+    # before the run is loaded, which is found not to be there only then
+    "sample into a file": case("sample --captions=ab --run=none --output=F",
+                               "F is no folder; choose another --output", files={"F": ""}),
+    "sample below a file": case("sample --captions=ab --run=none --output=F/a/b",
+                                "F is no folder; choose another --output", files={"F": ""}),
     "sample fills a file": on_run("sample --captions=ab "
                                 "--folder=F", "--folder=F", "is a file", files={"F": ""}),
     "sample fills the data": on_run("sample --captions=ab "
