@@ -26,7 +26,6 @@ what `sample` draws on the same machine: picture i of --seed=s has the seed s + 
 """
 
 import dataclasses
-import math
 import os
 from collections.abc import Callable
 
@@ -43,13 +42,13 @@ from stackgan_tf.config import (
     sigterm_raises,
 )
 from stackgan_tf.generate import BATCH_SIZE, Generator, encode_png
-from stackgan_tf.knobs import HELP, NAMES, Knobs, is_value
+from stackgan_tf.knobs import HELP, MOST, NAMES, Knobs, is_value
 from stackgan_tf.messages import reason
 from stackgan_tf.run_folder import Part, refuse_unwritable
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 WARMUP = os.path.join("assets.extra", "tf_serving_warmup_requests")  # TF Serving's name for it
-MOST = {name: 1.0 if name == "truncation" else math.inf for name in NAMES}  # of each knob
+LIMITS = {**dict.fromkeys(NAMES, MOST), "truncation": 1.0}
 MOST_VERSION = 2**63 - 1  # TF Serving reads it as int64
 CAPTION = "a flower"  # of the warm-up
 
@@ -76,9 +75,9 @@ def export_run(checkpoint_dir: str, run: str, output: str, version: int | None =
     if not output:
         raise UserError("say where the versions of the served model are kept: --output=FOLDER")
     for name, value in knobs.items():
-        if not is_value(value) or value > MOST[name]:  # a flag's bounds let nan through
-            most = f" and at most {MOST[name]:g}" if MOST[name] < math.inf else ""
-            raise UserError(f"--{name}={value} is no finite number of at least 0{most}.")
+        if not is_value(value) or value > LIMITS[name]:  # a flag's bounds let nan through
+            raise UserError(f"--{name}={value} is no number of at least 0 and at most "
+                            f"{LIMITS[name]:g}.")
     output = os.path.expanduser(output)
     refuse_unwritable(output, "--output")
     generator = Generator(checkpoint_dir, run)
@@ -330,7 +329,7 @@ def define_own_flags() -> None:
     flags.DEFINE_integer("version", None, "number of this one; the next free one if not given",
                          lower_bound=1, upper_bound=MOST_VERSION)
     for name, text in HELP.items():
-        flags.DEFINE_float(name, 1.0, text, lower_bound=0.0, upper_bound=MOST[name])
+        flags.DEFINE_float(name, 1.0, text, lower_bound=0.0, upper_bound=LIMITS[name])
     flags.DEFINE_enum("precision", None, list(PRECISIONS), "of the convolutions; as trained, if "
                       "not given. float32 for servers whose hardware knows no bfloat16")
     flags.DEFINE_integer("batch_size", BATCH_SIZE, "pictures drawn at a time, whatever the size of "

@@ -10,7 +10,7 @@ import numpy as np
 from stackgan_tf import restricted_pickle
 from stackgan_tf.caption_files import read_lines
 from stackgan_tf.config import UserError
-from stackgan_tf.knobs import is_value
+from stackgan_tf.knobs import MOST, is_value
 
 EXAMPLE = '--captions="this flower has six rounded red petals"'
 
@@ -47,7 +47,8 @@ def read_values(name: str, values: Sequence) -> list[float]:
         except ValueError:
             good = False
         if not good:
-            raise UserError(f"--{name}={value} is no number of at least 0; 1 draws as trained.")
+            raise UserError(f"--{name}={value} is no number of at least 0 and at most {MOST:g}; "
+                            "1 draws as trained.")
     if not values:
         raise UserError(f"--{name}= names no number; 1 draws as trained.")
     return [float(value) for value in values]

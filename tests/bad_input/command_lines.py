@@ -123,8 +123,8 @@ CASES = {
         f"export --output=O --version={2**63}", f"--version={2**63}", str(2**63 - 1)),
     "export truncation nan": on_run("export --output=O "
                                   "--truncation=nan", "--truncation=nan", "at least 0"),
-    "export text strength inf": on_run("export --output=O --text_strength=inf",
-                                       "--text_strength=inf", "at least 0"),
+    "export text strength beyond": usage("export --output=O --text_strength=1e38",
+                                         "--text_strength=1e38", "10"),
     "export text strength of an older run": on_run(
         "export --output=O --text_strength=2", "text_strength needs the mean embedding",
         "'sketch' does not have; leave it out"),
