@@ -14,7 +14,7 @@ from PIL import Image
 
 from stackgan_tf.config import Config
 from stackgan_tf.generate import Generator
-from stackgan_tf.knobs import is_value
+from stackgan_tf.knobs import MOST, is_value
 from stackgan_tf.run_folder import PARTS, Part
 
 
@@ -80,7 +80,7 @@ def _check(captions, seed, count, stage, knobs):
         raise ValueError(f"stage={stage!r} is unknown; give 1, 2 or None for the highest.")
     for name, value in knobs.items():
         if not is_value(value):
-            raise ValueError(f"{name}={value!r} is no finite number of at least 0.")
+            raise ValueError(f"{name}={value!r} is no number of at least 0 and at most {MOST:g}.")
     if isinstance(captions, np.ndarray) and captions.dtype.kind == "f":
         return
     texts = [captions] if isinstance(captions, str) else captions

@@ -26,7 +26,6 @@ what `sample` draws on the same machine: picture i of --seed=s has the seed s + 
 """
 
 import dataclasses
-import math
 import os
 from collections.abc import Callable
 
@@ -34,23 +33,32 @@ import tensorflow as tf
 from absl import flags
 
 from stackgan_tf import build, checkpoint, latents
-from stackgan_tf.config import Config, UserError, define_flags, given_flags, run_cli
+from stackgan_tf.config import (
+    Config,
+    UserError,
+    define_flags,
+    given_flags,
+    run_cli,
+    sigterm_raises,
+)
 from stackgan_tf.generate import BATCH_SIZE, Generator, encode_png
-from stackgan_tf.knobs import HELP, NAMES, Knobs, is_value
+from stackgan_tf.knobs import HELP, MOST, NAMES, Knobs, is_value
 from stackgan_tf.messages import reason
 from stackgan_tf.run_folder import Part, refuse_unwritable
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 WARMUP = os.path.join("assets.extra", "tf_serving_warmup_requests")  # TF Serving's name for it
-MOST = {name: 1.0 if name == "truncation" else math.inf for name in NAMES}  # of each knob
+LIMITS = {**dict.fromkeys(NAMES, MOST), "truncation": 1.0}
+MOST_VERSION = 2**63 - 1  # TF Serving reads it as int64
 CAPTION = "a flower"  # of the warm-up
 
 
 def main(_):
     values, given = flags.FLAGS, given_flags()
-    export_run(given.get("checkpoint_dir", Config.checkpoint_dir), given.get("run", Config.run),
-               values.output, values.version, values.precision, values.batch_size,
-               **{name: values[name].value for name in NAMES})
+    with sigterm_raises():
+        export_run(given.get("checkpoint_dir", Config.checkpoint_dir), given.get("run", Config.run),
+                   values.output, values.version, values.precision, values.batch_size,
+                   **{name: values[name].value for name in NAMES})
 
 
 def export_run(checkpoint_dir: str, run: str, output: str, version: int | None = None,
@@ -67,9 +75,9 @@ def export_run(checkpoint_dir: str, run: str, output: str, version: int | None =
     if not output:
         raise UserError("say where the versions of the served model are kept: --output=FOLDER")
     for name, value in knobs.items():
-        if not is_value(value) or value > MOST[name]:  # a flag's bounds let nan through
-            most = f" and at most {MOST[name]:g}" if MOST[name] < math.inf else ""
-            raise UserError(f"--{name}={value} is no finite number of at least 0{most}.")
+        if not is_value(value) or value > LIMITS[name]:  # a flag's bounds let nan through
+            raise UserError(f"--{name}={value} is no number of at least 0 and at most "
+                            f"{LIMITS[name]:g}.")
     output = os.path.expanduser(output)
     refuse_unwritable(output, "--output")
     generator = Generator(checkpoint_dir, run)
@@ -101,7 +109,7 @@ def version_folder(output: str, version: int | None) -> str:
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"--output={output} is no folder that can be read: {reason(error)}; give "
                         "another.") from error
-    taken = [int(name) for name in names if name.isdecimal()]
+    taken = [int(name) for name in names if name.isdecimal() and int(name) <= MOST_VERSION]
     if version in taken:
         raise UserError(f"--version={version} is in {output} already and is not written over; "
                         f"leave --version out for {max(taken) + 1}.")
@@ -319,9 +327,9 @@ def define_own_flags() -> None:
     define_flags(only=("run", "checkpoint_dir"))
     flags.DEFINE_string("output", "", "folder of all versions of the served model")
     flags.DEFINE_integer("version", None, "number of this one; the next free one if not given",
-                         lower_bound=1)
+                         lower_bound=1, upper_bound=MOST_VERSION)
     for name, text in HELP.items():
-        flags.DEFINE_float(name, 1.0, text, lower_bound=0.0, upper_bound=MOST[name])
+        flags.DEFINE_float(name, 1.0, text, lower_bound=0.0, upper_bound=LIMITS[name])
     flags.DEFINE_enum("precision", None, list(PRECISIONS), "of the convolutions; as trained, if "
                       "not given. float32 for servers whose hardware knows no bfloat16")
     flags.DEFINE_integer("batch_size", BATCH_SIZE, "pictures drawn at a time, whatever the size of "

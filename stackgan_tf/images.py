@@ -407,5 +407,8 @@ def write(path: str | os.PathLike, data: bytes) -> None:
     try:
         beside.write_bytes(data)
         os.replace(beside, path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk names none
+        raise
     finally:
         beside.unlink(missing_ok=True)

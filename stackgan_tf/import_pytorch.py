@@ -32,6 +32,7 @@ from stackgan_tf.config import (
     given_flags,
     resolve,
     run_cli,
+    sigterm_raises,
 )
 from stackgan_tf.run_folder import Part, refuse_unwritable
 
@@ -43,7 +44,8 @@ def main(_):
     if not weights or not run:
         raise UserError("say what to import and what to call the run: "
                         "--weights=netG_epoch_N.pth --to=RUN")
-    import_weights(weights, given_flags().get("checkpoint_dir", Config.checkpoint_dir), run)
+    with sigterm_raises():
+        import_weights(weights, given_flags().get("checkpoint_dir", Config.checkpoint_dir), run)
 
 
 def import_weights(weights: str, checkpoint_dir: str, run: str) -> None:

@@ -1,7 +1,6 @@
 """Knobs: what can be turned when a trained run draws, without training it again."""
 
 import dataclasses
-import math
 import numbers
 
 HELP = {
@@ -14,6 +13,7 @@ HELP = {
                      "above 1 they exaggerate it",
 }
 NAMES = tuple(HELP)
+MOST = 10.0  # of each; far beyond what shows anything, and nothing overflows yet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,5 +56,5 @@ class Knobs:
 
 
 def is_value(value) -> bool:
-    """Whether a knob can be turned to `value`: a finite number of at least 0."""
-    return isinstance(value, numbers.Real) and 0 <= value < math.inf
+    """Whether a knob can be turned to `value`: a number from 0 to MOST."""
+    return isinstance(value, numbers.Real) and 0 <= value <= MOST

@@ -13,7 +13,7 @@ import gradio as gr  # noqa: E402
 
 from stackgan_tf import strips  # noqa: E402
 from stackgan_tf.config import UserError  # noqa: E402
-from stackgan_tf.knobs import NAMES, is_value  # noqa: E402
+from stackgan_tf.knobs import MOST, NAMES, is_value  # noqa: E402
 
 MOST_PICTURES = 8
 MOST_SEED = 2**53 - 1 - MOST_PICTURES  # whole numbers are exact so far in a browser
@@ -99,8 +99,8 @@ class Page:
         knobs = dict(zip(NAMES, knobs))
         for name, value in knobs.items():
             if not is_value(value):
-                raise UserError(f"The {name.replace('_', ' ')} is a number of at least 0; 1 draws "
-                                "as trained.")
+                raise UserError(f"The {name.replace('_', ' ')} is a number of at least 0 and at "
+                                f"most {MOST:g}; 1 draws as trained.")
         text = self._text(caption) if self.generator.text else None
         return text, [int(seed) + i for i in range(int(count))], knobs
 

@@ -236,7 +236,7 @@ def find_run(checkpoint_dir: str, run: str) -> str:
         runs = []
         if tf.io.gfile.isdir(checkpoint_dir):
             names = (name.rstrip("/") for name in tf.io.gfile.listdir(checkpoint_dir))
-            runs = sorted(name for name in names if any(
+            runs = sorted(name for name in names if not name.startswith(".") and any(
                 tf.io.gfile.isdir(os.path.join(checkpoint_dir, name, part)) for part in PARTS))
         known = f"there are: {', '.join(runs)}" if runs else "there is none"
         raise UserError(f"--run={run}: no such run in {checkpoint_dir} ({known}); "

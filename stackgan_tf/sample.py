@@ -41,6 +41,7 @@ from stackgan_tf.generate import Generator
 from stackgan_tf.knobs import HELP, NAMES
 from stackgan_tf.parallel import in_order
 from stackgan_tf.progress import Progress
+from stackgan_tf.run_folder import refuse_unwritable
 from stackgan_tf.what_to_draw import check_text, read_captions, read_embeddings, read_values
 
 GRID_PICTURES = 512  # of each stage; 200 MB at 256x256
@@ -95,12 +96,15 @@ def sample(checkpoint_dir: str, run: str, captions: Sequence[str] = (), **option
                             output=os.path.expanduser(o.output),
                             **{name: read_values(name, getattr(o, name)) for name in NAMES})
     mode = find_mode(o)
+    if o.output:
+        refuse_unwritable(o.output, "--output")
     generator = Generator(checkpoint_dir, run, o.stage)
     check_text(generator, o.captions, o.embeddings)
     generator.check_knobs(name for name in NAMES if set(getattr(o, name)) != {1.0})
     labels = texts = o.captions or [""]
     if o.embeddings:
-        most = (o.count or 4) if mode == "folder" else o.rows
+        # a folder has them in turn, like captions: it can be gone on with
+        most = None if mode == "folder" else o.rows
         labels, texts = read_embeddings(o.embeddings, generator.embedding_dim, most)
     if mode == "folder":
         return fill_folder(generator, texts, o)
@@ -266,7 +270,8 @@ def define_own_flags() -> None:
     flags.DEFINE_string("captions_file", "", "a UTF-8 file of captions instead, one a line")
     flags.DEFINE_string("embeddings", "", "vectors to draw from instead of captions: a .npy file "
                         "of float (n, dim), or a char-CNN-RNN-embeddings.pickle")
-    flags.DEFINE_integer("rows", 8, "vectors of --embeddings, spread over the file", lower_bound=1)
+    flags.DEFINE_integer("rows", 8, "vectors of --embeddings, spread over the file; --folder takes "
+                         "all", lower_bound=1)
     flags.DEFINE_integer("count", None, "pictures of each caption (default: 4); with --folder "
                          "pictures in all, with --interpolate=noise noises (2)", lower_bound=1,
                          upper_bound=10**7)
@@ -285,8 +290,8 @@ def define_own_flags() -> None:
                          upper_bound=100)
     flags.DEFINE_string("data_dir", None, "--neighbors: where the training data is now, if it was "
                         "moved")
-    flags.DEFINE_string("folder", "", "fill this folder with --count pictures of the captions in "
-                        "turn, or go on with it")
+    flags.DEFINE_string("folder", "", "fill this folder with --count pictures of the captions, or "
+                        "vectors, in turn, or go on with it")
     flags.DEFINE_string("output", "", "folder to write in; '': a new one in the run's samples")
 
 

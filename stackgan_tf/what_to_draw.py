@@ -10,7 +10,7 @@ import numpy as np
 from stackgan_tf import restricted_pickle
 from stackgan_tf.caption_files import read_lines
 from stackgan_tf.config import UserError
-from stackgan_tf.knobs import is_value
+from stackgan_tf.knobs import MOST, is_value
 
 EXAMPLE = '--captions="this flower has six rounded red petals"'
 
@@ -47,7 +47,8 @@ def read_values(name: str, values: Sequence) -> list[float]:
         except ValueError:
             good = False
         if not good:
-            raise UserError(f"--{name}={value} is no number of at least 0; 1 draws as trained.")
+            raise UserError(f"--{name}={value} is no number of at least 0 and at most {MOST:g}; "
+                            "1 draws as trained.")
     if not values:
         raise UserError(f"--{name}= names no number; 1 draws as trained.")
     return [float(value) for value in values]
@@ -71,8 +72,8 @@ def check_text(generator, captions: Sequence[str], embeddings: str) -> None:
         raise UserError(f"run {run!r} draws what a caption says; give one: {EXAMPLE}")
 
 
-def read_embeddings(path: str, dim: int, most: int) -> tuple[list[str], np.ndarray]:
-    """Labels and float32 (N, dim), N <= most, spread over the file.
+def read_embeddings(path: str, dim: int, most: int | None) -> tuple[list[str], np.ndarray]:
+    """Labels and float32 (N, dim), N <= most, spread over the file; None takes all.
 
     Args:
         path: .npy of float (n, dim), or a pickle with an array (captions, dim) of each picture,
@@ -97,7 +98,7 @@ def read_embeddings(path: str, dim: int, most: int) -> tuple[list[str], np.ndarr
         raise UserError(f"--embeddings={path} holds {vectors.dtype} {vectors.shape}; the run reads "
                         f"finite floats of shape (n, {dim}).")
     chosen = np.arange(len(vectors))
-    if len(vectors) > most:
+    if most and len(vectors) > most:
         chosen = np.linspace(0, len(vectors) - 1, most).round().astype(int)
         print(f"{most} of the {len(vectors):,} vectors are drawn; more with --rows.", flush=True)
     name = os.path.basename(path)

@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -56,6 +57,14 @@ def float32():
     """Whatever precision a test builds a network in, the next one starts from float32."""
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def sigterm():
+    """sigterm(): sends this process SIGTERM, which ends nothing but what sees to it."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ LOCKED = {
     "place to train in": case(data_sets.FOLDER + "D", "is read-only for you",
                               "see to the permissions"),
     "place to export to": on_run("export --output=O/served", "is read-only for you", "--output"),
-    "place to draw in": on_run("sample --captions=ab --output=O/x", "O/x", "ermission denied"),
+    "place to draw in": on_run("sample --captions=ab --output=O/x", "O/x", "is read-only"),
     "place to inspect in": case(data_sets.INSPECT + "D", "cannot make", "ermission denied",
                                 "choose another --output"),
     "place to prepare in": case(data_sets.PREPARE + "D", "cannot make --output=O",

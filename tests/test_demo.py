@@ -120,6 +120,7 @@ def test_any_text_is_drawn(page, caption):
     ({"truncation": -0.1}, "truncation is a number of at least 0"),
     ({"truncation": float("inf")}, "truncation is a number"),
     ({"truncation": float("nan")}, "truncation is a number"),
+    ({"truncation": 1e38}, "truncation is a number of at least 0 and at most 10"),
     ({"truncation": None}, "truncation is a number"),
     ({"epsilon_scale": -1}, "epsilon scale is a number of at least 0"),
     ({"text_strength": float("nan")}, "text strength is a number of at least 0"),

@@ -445,7 +445,7 @@ def test_versions_count_up_and_are_not_written_over(tmp_path):
     base = tmp_path / "base"
     base.mkdir()
     assert export.version_folder(str(base), None) == str(base / "1")
-    for name in ("2", "10", "labels", ".11.123.tmp"):
+    for name in ("2", "10", "labels", ".11.123.tmp", str(2**63)):  # no server reads the last
         (base / name).mkdir()
     (base / "10" / "saved_model.pb").write_text("mine")
     assert export.version_folder(str(base), None) == str(base / "11")
@@ -466,6 +466,13 @@ def test_a_failure_leaves_nothing(root, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="could not be written: No space left on device"):
         export.export_run(root, "silent", str(tmp_path))
     assert os.listdir(tmp_path) == []
+
+
+def test_sigterm_leaves_nothing(runs, tmp_path, monkeypatch, sigterm):
+    monkeypatch.setattr(checkpoint, "publish", sigterm)  # all is there, beside
+    done = command_here("export", f"--checkpoint_dir={runs}", "--run=silent",
+                        f"--output={tmp_path}", check=False)
+    assert done.returncode == 143 and os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("output, message", [

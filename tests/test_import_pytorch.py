@@ -272,6 +272,14 @@ def test_a_failure_halfway_leaves_nothing(tmp_path, monkeypatch, no_torch):
     assert not list((tmp_path / "runs").iterdir())
 
 
+def test_sigterm_leaves_nothing(tmp_path, monkeypatch, no_torch, sigterm):
+    path = write_zip(tmp_path / "netG.pth", ONE_STAGE)
+    monkeypatch.setattr(checkpoint, "replace_directory", sigterm)  # all is there, beside
+    done = command_here("import_pytorch", f"--weights={path}", "--to=run",
+                        f"--checkpoint_dir={tmp_path}/runs", check=False)
+    assert done.returncode == 143 and not list((tmp_path / "runs").iterdir())
+
+
 def test_a_stage1_of_another_size_stays_without(tmp_path, stage1_path, no_torch):
     checkpoint.copy_directory(stage1_path, Part(str(tmp_path), "run", "stage1").saved_model)
     path = write_zip(tmp_path / "netG.pth", weights(2, **SMALL))

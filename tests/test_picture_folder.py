@@ -1,5 +1,6 @@
 """Folders of pictures for metrics: resumable, whole or absent, never mixed."""
 
+import errno
 import json
 import os
 import signal
@@ -12,10 +13,11 @@ import pytest
 from fake_runs import write_stage, write_text_encoder
 from PIL import Image
 
-from stackgan_tf import picture_folder, sample
+from stackgan_tf import images, picture_folder, sample
 from stackgan_tf.config import UserError
 from stackgan_tf.generate import Generator
 from stackgan_tf.knobs import Knobs
+from stackgan_tf.messages import of_system
 
 CAPTIONS = ["ab", "cd", "dad"]
 
@@ -82,6 +84,21 @@ def test_a_folder_of_before_there_were_more_knobs_goes_on(runs, tmp_path):
         fill(runs, tmp_path, 4, epsilon_scale=[0.5])
 
 
+def test_vectors_are_taken_in_turn_and_go_on(tmp_path, capsys):
+    write_stage(tmp_path / "vectors/stage1", 16)
+    (tmp_path / "vectors/stage1/config.json").write_text('{"precomputed_embeddings": true}')
+    vectors = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    np.save(tmp_path / "vectors.npy", vectors)
+    for count in (3, 6):
+        sample.sample(str(tmp_path), "vectors", embeddings=str(tmp_path / "vectors.npy"),
+                      folder=str(tmp_path / "out"), count=count)
+    assert "--rows" not in capsys.readouterr().out  # which has no use here
+    generator = Generator(str(tmp_path), "vectors")
+    for i in range(6):
+        alone = generator.generate(vectors[[i % 5]], [i])[0]
+        assert (np.asarray(Image.open(tmp_path / f"out/{i:07d}.png")) == alone).all()
+
+
 def test_a_run_that_was_trained_further_is_another(tmp_path):
     write_stage(tmp_path / "sketch/stage1", 16)
     write_text_encoder(tmp_path / "sketch/text_encoder")
@@ -107,6 +124,19 @@ def test_a_folder_whose_first_moment_was_cut_short_is_filled(runs, tmp_path):
         (tmp_path / name).write_bytes(b"")
     fill(runs, tmp_path, 1)
     assert set(os.listdir(tmp_path)) == {".DS_Store", ".lock", "sample.json", "0000000.png"}
+
+
+def test_a_full_disk_is_named(runs, tmp_path, monkeypatch):
+    fill(runs, tmp_path, 1)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(images.Path, "write_bytes", full)
+    with pytest.raises(OSError) as caught:
+        fill(runs, tmp_path, 2)
+    assert of_system(caught.value) == (
+        f"{tmp_path}/0000001.png: No space left on device; make room.")
 
 
 def test_two_processes_do_not_fill_one_folder(runs, tmp_path):

@@ -252,6 +252,8 @@ def test_a_knob_without_anything_to_turn_is_refused(runs, tmp_path, run, options
     ({"text_strength": [""]}, "--text_strength= is no number"),
     ({"text_strength": [1, 2], "epsilon_scale": [0, 1]}, "--epsilon_scale of several values and"),
     ({"truncation": ["-1"]}, "--truncation=-1 is no number"),
+    *(({name: ["1e38"]}, rf"--{name}=1e38 is no number of at least 0 and at most 10")
+      for name in knobs.NAMES),
     ({"truncation": ["1", "nan"]}, "--truncation=nan is no number"),
     ({"truncation": []}, "--truncation= names no number"),
     ({"captions_file": "x.txt"}, "--captions and --captions_file"),

@@ -119,15 +119,20 @@ CASES = {
                              "F is no folder", files={"F": ""}),
     "export below a file": on_run("export --output=F/a/b",
                                 "F is no folder", files={"F": ""}),
+    "export a version that no server reads": usage(
+        f"export --output=O --version={2**63}", f"--version={2**63}", str(2**63 - 1)),
     "export truncation nan": on_run("export --output=O "
                                   "--truncation=nan", "--truncation=nan", "at least 0"),
-    "export text strength inf": on_run("export --output=O --text_strength=inf",
-                                       "--text_strength=inf", "at least 0"),
+    "export text strength beyond": usage("export --output=O --text_strength=1e38",
+                                         "--text_strength=1e38", "10"),
     "export text strength of an older run": on_run(
         "export --output=O --text_strength=2", "text_strength needs the mean embedding",
         "'sketch' does not have; leave it out"),
-    "sample into a file": on_run("sample --captions=ab --output=F",
-                               "F", "choose another --output", files={"F": ""}),
+    # before the run is loaded, which is found not to be there only then
+    "sample into a file": case("sample --captions=ab --run=none --output=F",
+                               "F is no folder; choose another --output", files={"F": ""}),
+    "sample below a file": case("sample --captions=ab --run=none --output=F/a/b",
+                                "F is no folder; choose another --output", files={"F": ""}),
     "sample fills a file": on_run("sample --captions=ab "
                                 "--folder=F", "--folder=F", "is a file", files={"F": ""}),
     "sample fills the data": on_run("sample --captions=ab "

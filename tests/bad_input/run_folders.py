@@ -56,8 +56,9 @@ CASES = {
     # the run
     "no such run": case(f"{DRAW} --run=none", "--run=none: no such run in checkpoints (there is n",
                         "python -m stackgan_tf.train --stage=1"),
-    "no such run among others": case(f"{DRAW} --run=none --checkpoint_dir=runs", "there are: both",
-                                     files={"runs/both": Copy("both")}),
+    "no such run among others": case(
+        f"{DRAW} --run=none --checkpoint_dir=runs", "(there are: both)", files={
+            "runs/both": Copy("both"), "runs/.both.7.tmp": Copy("both")}),  # an import was killed
     "run above": case(f"{DRAW} --run=../D", "--run='../D' is no folder name"),
     "run above to evaluate": case("evaluate --run=..", "--run='..' is no folder name"),
     "run above to export": case("export --output=O --run=..", "--run='..' is no folder name"),
