@@ -255,7 +255,8 @@ class ServedModel:
 
 def to_png(images):
     """float [B, H, W, 3] in [-1, 1] -> string [B], rounded as images.to_uint8 does."""
-    images = tf.debugging.check_numerics(images, "the generator's weights are not finite")
+    images = tf.debugging.check_numerics(images, "no finite picture: the generator's weights are "
+                                         "not finite, or a row is unlike all of training")
     values = tf.clip_by_value(tf.round((images + 1.0) * 127.5), 0.0, 255.0)
     return encode_png(tf.cast(values, tf.uint8))
 

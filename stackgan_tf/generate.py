@@ -198,8 +198,10 @@ class Generator:
         try:
             return images.to_uint8(made)
         except ValueError as error:  # not a number
-            raise UserError(f"{self.saved.path} makes no finite picture ({error}); take an "
-                            "earlier checkpoint.") from error
+            raise UserError(
+                f"{self.saved.path} makes no finite picture ({str(error).rstrip('.')}); take an "
+                "earlier checkpoint or, if it draws others, another caption or embedding: this one "
+                "is unlike all of training.") from error
 
     def _embed(self, caption):
         if not isinstance(caption, str):

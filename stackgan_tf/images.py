@@ -45,7 +45,7 @@ def to_uint8(images) -> np.ndarray:
         raise ValueError(f"images are {images.dtype}, not floats in [-1, 1].")
     images = images.astype(np.float32)  # bfloat16 and float16 cannot tell 256 values apart
     if np.isnan(images).any():
-        raise ValueError("images hold NaN: the generator has diverged; use an older checkpoint.")
+        raise ValueError("images hold NaN.")
     return np.clip(np.rint((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
