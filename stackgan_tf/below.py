@@ -50,14 +50,14 @@ def check_text_encoder(config: Config, source: str, text: Part) -> None:
                   f"--dataset={config.dataset} must be of the same one.", flush=True)
     elif theirs is None and not build.Stage1(source).dim("embeddings"):
         pass  # it reads no captions
-    elif not text.is_exported() and not config.text_encoder:
+    elif not _encoder_path(config, text):
         raise UserError(f"the text encoder that Stage-I {source} was trained with is not in "
                         f"{text.path}; put it back there, or give it as --text_encoder=PATH.")
     elif theirs is None:
         print(f"warning: Stage-I {source} does not say which text encoder it was trained with; "
               "see to it that it is the one of this run.", flush=True)
     else:
-        path = text.saved_model if text.is_exported() else config.text_encoder
+        path = _encoder_path(config, text)
         if not build.TextEncoder(path).has(theirs):
             raise UserError(f"text encoder {path} is not the one that Stage-I {source} was trained "
                             "with; give that one as --text_encoder=PATH (the text_encoder/"
@@ -67,11 +67,16 @@ def check_text_encoder(config: Config, source: str, text: Part) -> None:
 def check_own_text_encoder(config: Config, part: Part, text: Part) -> None:
     """UserError if a stage that was exported before would go on with another text encoder."""
     theirs = checkpoint.encoder_fingerprint(part.saved_model)
-    path = text.saved_model if text.is_exported() else config.text_encoder
+    path = _encoder_path(config, text)
     if theirs is not None and not (path and build.TextEncoder(path).has(theirs)):
         raise UserError(f"the text encoder that {part.saved_model} was trained with is not "
                         f"{path or 'there'}; put it back as {text.saved_model}, or choose another "
                         "--run.")
+
+
+def _encoder_path(config, text):
+    """The run's text encoder, or the one that it is to have; "" if it is to train one."""
+    return text.saved_model if text.is_exported() else config.text_encoder
 
 
 def kept_stage1(part: Part) -> str:

@@ -66,10 +66,12 @@ def open_stream(config: Config, batch_size: int, captions_per_embedding: int, wo
                   config.shuffle_buffer, captions_per_embedding, worker, workers)
 
 
-def data_note(config: Config, examples: Examples | None) -> str:
-    """What tells the training data from other data, wherever it lies; `examples` are not asked
-    where a prepared set says it, read into memory or streamed."""
-    return prepared.note(config) if config.dataset == "prepared" else examples.note()
+def data_note(config: Config, batches: Batches | Stream) -> str:
+    """What tells the training data from other data, wherever it lies; of a prepared set the same,
+    read into memory or streamed."""
+    if config.dataset == "prepared":
+        return prepared.note(config)
+    return batches.examples.note()
 
 
 def load_examples(config: Config, split: str, most: int | None = None) -> Examples:
@@ -78,6 +80,15 @@ def load_examples(config: Config, split: str, most: int | None = None) -> Exampl
     with plain_errors(config):
         _check_room(config, most)
         return Examples(itertools.islice(_elements(config, split), most), config.load_size)
+
+
+def load_held_out(config: Config, most: int | None = None) -> Examples:
+    """The split "test"; UserError if there is none, or if it is the pictures of training."""
+    module = _dataset(config)
+    with plain_errors(config):
+        if hasattr(module, "has_test") and not module.has_test(config):
+            raise UserError('nothing is marked as split "test".')
+    return load_examples(config, "test", most)
 
 
 def load_training(config: Config) -> Examples:
@@ -134,13 +145,6 @@ def embedding_dim(config: Config) -> int:
         return module.embedding_dim(config) if hasattr(module, "embedding_dim") else 0
     except ValueError as error:
         raise UserError(str(error)) from error
-
-
-def has_test(config: Config) -> bool:
-    """Whether the split "test" is other pictures than "train"; False if it is the same ones."""
-    module = _dataset(config)
-    with plain_errors(config):
-        return module.has_test(config) if hasattr(module, "has_test") else True
 
 
 def _dataset(config):

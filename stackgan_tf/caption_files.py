@@ -34,7 +34,7 @@ def read_lines(path: str | os.PathLike) -> list[str]:
                 raise ValueError(f"line {number:,} is no UTF-8 at its byte {error.start + 1} "
                                  f"(0x{line[error.start]:02x}); save the file as UTF-8."
                                  ) from error
-            if not captions[-1]:
+            if is_empty(captions[-1]):
                 empty.append(number)
     if len(empty) == len(captions):
         raise ValueError("no line holds a caption; write one a line.")
@@ -99,5 +99,5 @@ class CaptionFiles:
             return []
         with open(path, "rb") as file:
             # a few of the released ones have bytes of another encoding
-            lines = file.read().decode("utf-8", "replace").replace("\ufffd", " ").splitlines()
-        return [caption for line in lines if (caption := " ".join(line.split()))]
+            lines = file.read().decode("utf-8-sig", "replace").replace("\ufffd", " ").splitlines()
+        return [" ".join(line.split()) for line in lines if not is_empty(line)]

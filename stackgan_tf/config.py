@@ -4,14 +4,12 @@ A value comes from, in falling order: the flag, the run's earlier stage (for wha
 share), the preset, the default below. The comment behind a field is the flag's help text.
 """
 
-import contextlib
 import dataclasses
 import inspect
 import logging
 import math
 import os
 import re
-import signal
 import sys
 from typing import Any
 
@@ -377,16 +375,6 @@ def run_cli(main) -> None:
             return 130
 
     app.run(guarded, flags_parser=_parse_flags)
-
-
-@contextlib.contextmanager
-def sigterm_raises():
-    """Within it SIGTERM raises SystemExit, so that what is half-written can be removed."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _parse_flags(argv):

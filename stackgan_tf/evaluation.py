@@ -53,16 +53,13 @@ def evaluate(checkpoint_dir: str, run: str, stage: int | None = None, judge: Jud
     scores = prepare(generator, checkpoint_dir, Options(**options), judge)
     scores.draw()
     records = []
-    for name in scores.names:
-        try:
-            record = record_of(scores, name)
-        except Exception:
-            if records:
-                _show(generator.part, records)
-            raise
-        score_report.append_line(generator.part.metrics, record)
-        records.append(record)
-    _show(generator.part, records)
+    try:
+        for name in scores.names:
+            records.append(record_of(scores, name))
+            score_report.append_line(generator.part.metrics, records[-1])
+    finally:  # a metric that fails takes nothing away from those before it
+        if records:
+            _show(generator.part, records)
     return records
 
 

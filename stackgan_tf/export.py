@@ -33,17 +33,11 @@ import tensorflow as tf
 from absl import flags
 
 from stackgan_tf import build, checkpoint, latents
-from stackgan_tf.config import (
-    Config,
-    UserError,
-    define_flags,
-    given_flags,
-    run_cli,
-    sigterm_raises,
-)
+from stackgan_tf.config import Config, UserError, define_flags, given_flags, run_cli
 from stackgan_tf.generate import BATCH_SIZE, Generator, encode_png
 from stackgan_tf.knobs import HELP, MOST, NAMES, Knobs, is_value
 from stackgan_tf.messages import reason
+from stackgan_tf.progress import sigterm_raises
 from stackgan_tf.run_folder import Part, refuse_unwritable
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}

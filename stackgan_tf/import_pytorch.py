@@ -32,8 +32,8 @@ from stackgan_tf.config import (
     given_flags,
     resolve,
     run_cli,
-    sigterm_raises,
 )
+from stackgan_tf.progress import sigterm_raises
 from stackgan_tf.run_folder import Part, refuse_unwritable
 
 BELOW = "STAGE1_G."  # the Stage-I in a Stage-II file

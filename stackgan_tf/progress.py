@@ -1,5 +1,6 @@
 """Long jobs: what they show, and how they are stopped between two steps."""
 
+import contextlib
 import signal
 import sys
 import time
@@ -72,3 +73,13 @@ class StopSignal:
     def __exit__(self, *_):
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def sigterm_raises():
+    """Within it SIGTERM raises SystemExit, so that what is half-written can be removed."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -64,7 +64,8 @@ def train(given, cluster) -> int:
     cluster.check(config)
     source = below.find_stage1(config, part)
     text = Part(config.checkpoint_dir, config.run, "text_encoder")
-    if config.embedding_dim and not config.precomputed_embeddings:
+    reads_captions = config.embedding_dim and not config.precomputed_embeddings
+    if reads_captions:
         text.check(config, TEXT_FIELDS)
         below.check_own_text_encoder(config, part, text)
     if source:
@@ -80,8 +81,8 @@ def train(given, cluster) -> int:
     if cluster.is_chief:
         if below.needs_text_encoder(config, text) and not config.text_encoder:
             below.check_text_batch(config, len(batches))
-        data = build.data_note(config, getattr(batches, "examples", None))
-        if text.is_begun():
+        data = build.data_note(config, batches)
+        if reads_captions and text.is_begun():
             text.check(config, TEXT_FIELDS, data)
             text.note_data(config, data)
         part.open(config, data=data)

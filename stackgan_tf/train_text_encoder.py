@@ -81,20 +81,20 @@ class StreamData:
     """The same of a set too large for memory, for steps that follow each other."""
 
     def __init__(self, rows: stream.Stream, total: int, gray: float):
-        self.stream, self.total, self.next, self.gray = rows, total, None, gray
+        self.batches, self.total, self.next, self.gray = rows, total, None, gray
         self.has_classes = rows.prepared.has_labels
         # a random sample, since the shards are shuffled
         self.tokens = char_cnn_rnn.tokenize(rows.captions(4096)).numpy()
 
     def __call__(self, step):
         if step != self.next:
-            self.rows = self.stream.rows(step, self.total)
+            self.rows = self.batches.rows(step, self.total)
         self.next = step + 1
         row = next(self.rows)
-        labels = row["label"] if self.has_classes else np.arange(self.stream.batch_size)
+        labels = row["label"] if self.has_classes else np.arange(self.batches.batch_size)
         images = np.where(row["flip"].numpy()[:, None, None, None],
                           row["image"].numpy()[:, :, ::-1], row["image"].numpy())
-        images = without_color(images, self.gray, self.stream.order.seed, step)
+        images = without_color(images, self.gray, self.batches.order.seed, step)
         return char_cnn_rnn.tokenize(row["captions"][:, 0]), images, labels
 
 
@@ -167,8 +167,8 @@ def train(settings: Config) -> int:
     if done and (tf.io.gfile.exists(part.image_encoder) or not part.has_checkpoints()):
         print(f"{part.path} is finished; nothing to do.")
         return 0
-    data, note = _load(dataclasses.replace(settings, stage=1, image_size=IMAGE_SIZE))
-    part.open(settings, RELEVANT, note)
+    data = _load(dataclasses.replace(settings, stage=1, image_size=IMAGE_SIZE))
+    part.open(settings, RELEVANT, build.data_note(settings, data.batches))
     settings = dataclasses.replace(settings, stage=1, image_size=IMAGE_SIZE)
     trainer = Trainer(settings)
     checkpoints = checkpoint.Checkpoints(part.checkpoints, trainer.parts, settings.keep_checkpoints)
@@ -208,15 +208,12 @@ def _check(settings):
 
 
 def _load(settings):
-    """The training data, and build.data_note's of it."""
     batch_size = settings.text_encoder_batch_size
     if rows := build.open_stream(settings, batch_size, captions_per_embedding=1):
-        return (StreamData(rows, settings.text_encoder_steps, settings.text_encoder_grayscale),
-                build.data_note(settings, None))
+        return StreamData(rows, settings.text_encoder_steps, settings.text_encoder_grayscale)
     examples = build.load_training(settings)
     below.check_text_batch(settings, len(examples))
-    return (Data(examples, batch_size, settings.seed, settings.text_encoder_grayscale),
-            build.data_note(settings, examples))
+    return Data(examples, batch_size, settings.seed, settings.text_encoder_grayscale)
 
 
 def _loop(settings, part, trainer, data, checkpoints, start, stop):
@@ -296,11 +293,9 @@ def _export(part, trainer, data, image_encoder_only=False):
 def _test(settings, trainer, most=1000):
     """Retrieval among up to 1000 test pictures by their first captions; {} if there are none."""
     try:
-        if not build.has_test(settings):
-            raise UserError('nothing is marked as split "test".')
         # the order of a prepared set is random, so its first pictures will do
         first = 4 * most if settings.dataset == "prepared" else None
-        examples = build.load_examples(settings, "test", first)
+        examples = build.load_held_out(settings, first)
     except UserError as error:  # a folder need not have a test split
         print(f"text encoder: not scored, {str(error).splitlines()[0]}")
         return {}

@@ -25,6 +25,7 @@ from stackgan_tf import (
 )
 from stackgan_tf.attribute_classifier import ATTRIBUTES
 from stackgan_tf.config import UserError
+from stackgan_tf.datasets import folder as folder_data
 from stackgan_tf.feature_networks import efficientnet_lite0
 from stackgan_tf.metrics import (
     diversity,
@@ -412,8 +413,7 @@ def small(obeying, tmp_path, monkeypatch):
     (tmp_path / "run/stage1/config.json").write_text(json.dumps({"dataset": "folder"}))
     monkeypatch.setattr(efficientnet_lite0, "find_weights", lambda: "there")
     monkeypatch.setattr(evaluation, "JointSpace", FakeSpace)
-
-    monkeypatch.setattr(build, "has_test", lambda _: True)
+    monkeypatch.setattr(folder_data, "has_test", lambda _: True)
 
     def run(pictures, **options):
         monkeypatch.setattr(build, "load_examples", lambda *_: FakeExamples(pictures))

@@ -224,7 +224,7 @@ def test_captions_of_another_encoding(tmp_path, make):
     write_split(tmp_path / "train", pickled=(76,))
     write_captions(tmp_path / "text_c10")
     (tmp_path / "text_c10" / (NAMES[0] + ".txt")).write_bytes(
-        "größer\n\n  \n".encode() + b"a bird\xff\xfewith wings \r\n")
+        "\ufeffgrößer\n\n  \n\u200b\n".encode() + b"a bird\xff\xfewith wings \r\n")
     assert read(make())[0]["captions"] == ["größer", "a bird with wings"]
 
 

@@ -66,7 +66,7 @@ def note(config) -> str:
     """What tells this set from others, wherever it lies: its size and a digest of its metadata."""
     _, values = _open(config)
     digest = hashlib.sha256(json.dumps(values).encode()).hexdigest()
-    return f"{len(describe(config, 'train')):,} pictures, {PLAN} {digest[:8]}"
+    return f"{values['captions']['train']:,} captions, {PLAN} {digest[:8]}"
 
 
 def embedding_dim(config) -> int:

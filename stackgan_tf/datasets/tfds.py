@@ -18,7 +18,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from stackgan_tf import images
-from stackgan_tf.caption_files import CaptionFiles
+from stackgan_tf.caption_files import CaptionFiles, is_empty
 
 CAPTIONS = ("captions", "caption", "texts", "text", "sentences", "sentence", "descriptions",
             "description")
@@ -180,7 +180,7 @@ def _generate(config, split, dataset, features, own, files):
             if isinstance(texts, dict):
                 texts = next(texts[name] for name in CAPTIONS if name in texts)
             texts = map(_text, np.atleast_1d(texts))
-            example["captions"] = [caption for caption in texts if caption.strip()]
+            example["captions"] = [caption for caption in texts if not is_empty(caption)]
         elif config.embedding_dim:
             if "label_name" not in row and example["label"] < 0:  # int2str counts from the end
                 raise ValueError(f"--dataset={config.dataset} {split}: picture {i} ({file_name}) "
