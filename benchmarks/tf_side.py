@@ -11,7 +11,7 @@ import tensorflow as tf  # noqa: E402
 
 from benchmarks import op_profile  # noqa: E402
 from benchmarks.processes import peak_memory, serve, timed  # noqa: E402
-from stackgan_tf import build, checkpoint, devices  # noqa: E402
+from stackgan_tf import build, checkpoint, devices, saved_parts  # noqa: E402
 from stackgan_tf.config import Config  # noqa: E402
 from stackgan_tf.train_step import make_train_step  # noqa: E402
 
@@ -79,7 +79,7 @@ def _networks(config, folder):
     below = dataclasses.replace(config, stage=1, image_size=64, unconditional_head=False)
     game, _ = build.gan(below)
     checkpoint.StageExport(below, game).write(path, game.generator)
-    return build.gan(config, build.Stage1(path))
+    return build.gan(config, saved_parts.Stage1(path))
 
 
 def make_training(config, folder, learning_rate):
@@ -111,7 +111,7 @@ def make_inference(config, folder, _):
     game, _ = _networks(config, folder)
     path = os.path.join(folder, "saved_model")
     checkpoint.StageExport(config, game).write(path, game.generator)
-    saved = build.SavedPart(path, "the exported stage")
+    saved = saved_parts.SavedPart(path, "the exported stage")
 
     def make(batch_size):
         inputs = {name: tf.random.normal([batch_size, spec.shape[1]])

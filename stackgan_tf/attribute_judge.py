@@ -8,7 +8,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import attribute_classifier, build, checkpoint
+from stackgan_tf import attribute_classifier, build, checkpoint, saved_parts
 from stackgan_tf.attribute_classifier import ATTRIBUTES, IMAGE_SIZE
 from stackgan_tf.config import Config
 from stackgan_tf.datasets import drawn_flowers
@@ -53,7 +53,7 @@ class Judge:
             card = self._train(data_dir)
         self.accuracy = card["accuracy"]
         self.key = hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()[:12]
-        self._classify = build.SavedPart(self._model, "attribute classifier").function
+        self._classify = saved_parts.SavedPart(self._model, "attribute classifier").function
 
     def _read_card(self):
         try:
@@ -87,7 +87,7 @@ class Judge:
         spec = tf.TensorSpec([None, IMAGE_SIZE, IMAGE_SIZE, 3], tf.float32, "images")
         checkpoint.export(self._model, [model],
                           {"serve": (lambda x: attribute_classifier.views(model, x), [spec])})
-        self._classify = build.SavedPart(self._model, "attribute classifier").function
+        self._classify = saved_parts.SavedPart(self._model, "attribute classifier").function
         card = {"settings": self.settings, "accuracy": self._measure(test),
                 "seconds": round(time.monotonic() - begin)}
         with tf.io.gfile.GFile(self._card, "w") as file:

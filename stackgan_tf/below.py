@@ -7,7 +7,7 @@ import sys
 
 import tensorflow as tf
 
-from stackgan_tf import build, checkpoint
+from stackgan_tf import build, checkpoint, saved_parts
 from stackgan_tf.config import TEXT_FIELDS, Config, UserError, to_flags
 from stackgan_tf.run_folder import Part
 
@@ -33,7 +33,7 @@ def find_stage1(config: Config, part: Part) -> str | None:
 
 def _fitting(config, path):
     """UserError, before the data is read, if Stage-II cannot stand on the Stage-I at `path`."""
-    build.latent_dims(config, build.Stage1(path))
+    build.latent_dims(config, saved_parts.Stage1(path))
 
 
 def check_text_encoder(config: Config, source: str, text: Part) -> None:
@@ -48,7 +48,7 @@ def check_text_encoder(config: Config, source: str, text: Part) -> None:
         if theirs is not None:
             print(f"warning: Stage-I {source} was trained with a text encoder; the embeddings of "
                   f"--dataset={config.dataset} must be of the same one.", flush=True)
-    elif theirs is None and not build.Stage1(source).dim("embeddings"):
+    elif theirs is None and not saved_parts.Stage1(source).dim("embeddings"):
         pass  # it reads no captions
     elif not _encoder_path(config, text):
         raise UserError(f"the text encoder that Stage-I {source} was trained with is not in "
@@ -58,7 +58,7 @@ def check_text_encoder(config: Config, source: str, text: Part) -> None:
               "see to it that it is the one of this run.", flush=True)
     else:
         path = _encoder_path(config, text)
-        if not build.TextEncoder(path).has(theirs):
+        if not saved_parts.TextEncoder(path).has(theirs):
             raise UserError(f"text encoder {path} is not the one that Stage-I {source} was trained "
                             "with; give that one as --text_encoder=PATH (the text_encoder/"
                             "saved_model of Stage-I's run), with a new --run if this one has one.")
@@ -68,7 +68,7 @@ def check_own_text_encoder(config: Config, part: Part, text: Part) -> None:
     """UserError if a stage that was exported before would go on with another text encoder."""
     theirs = checkpoint.encoder_fingerprint(part.saved_model)
     path = _encoder_path(config, text)
-    if theirs is not None and not (path and build.TextEncoder(path).has(theirs)):
+    if theirs is not None and not (path and saved_parts.TextEncoder(path).has(theirs)):
         raise UserError(f"the text encoder that {part.saved_model} was trained with is not "
                         f"{path or 'there'}; put it back as {text.saved_model}, or choose another "
                         "--run.")

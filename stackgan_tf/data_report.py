@@ -13,7 +13,7 @@ import unicodedata
 
 import numpy as np
 
-from stackgan_tf import images
+from stackgan_tf import images, picture_files
 from stackgan_tf.pipeline import text
 from stackgan_tf.text_encoders.char_cnn_rnn import ALPHABET, CAPTION_LENGTH
 
@@ -56,8 +56,8 @@ def measure(element: dict, thumbnail: int = 0) -> dict:
         if "error" in element:
             raise ValueError(element["error"])
         if "path" in element:
-            image = images.read_rgb(element["path"])
-            found["mode"] = images.read_mode(element["path"])
+            image = picture_files.read_rgb(element["path"])
+            found["mode"] = picture_files.read_mode(element["path"])
         else:
             image = np.asarray(element["image"])
     except ValueError as error:

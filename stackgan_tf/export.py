@@ -32,7 +32,7 @@ from collections.abc import Callable
 import tensorflow as tf
 from absl import flags
 
-from stackgan_tf import build, checkpoint, latents
+from stackgan_tf import build, checkpoint, latents, saved_parts
 from stackgan_tf.config import Config, UserError, define_flags, given_flags, run_cli
 from stackgan_tf.generate import BATCH_SIZE, Generator, encode_png
 from stackgan_tf.knobs import HELP, MOST, NAMES, Knobs, is_value
@@ -121,7 +121,7 @@ def in_precision(generator: Generator, checkpoint_dir: str, precision: str | Non
         stage1 = build.from_saved(stored_config(generator.part, precision), generator.saved)
         return {1: lambda inputs: stage1(inputs)["images"]}, [*tracked, stage1]
     path, folder = below(generator, checkpoint_dir)
-    frozen = build.Stage1(path)
+    frozen = saved_parts.Stage1(path)
     stage1 = build.from_saved(stored_config(folder, precision), frozen)
     stage2 = build.from_saved(stored_config(generator.part, precision), generator.saved, frozen)
 

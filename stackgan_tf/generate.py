@@ -7,11 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf import checkpoint, images, latents
-from stackgan_tf.build import Stage, TextEncoder
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.knobs import Knobs
 from stackgan_tf.parallel import in_order
 from stackgan_tf.run_folder import Part, find_run
+from stackgan_tf.saved_parts import Stage, TextEncoder
 
 # A convolution's last bits depend on the batch's size, so that is always the same.
 BATCH_SIZE = 8

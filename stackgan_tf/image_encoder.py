@@ -3,10 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf.build import SavedPart
 from stackgan_tf.config import UserError
 from stackgan_tf.images import shrink, to_float
 from stackgan_tf.run_folder import Part
+from stackgan_tf.saved_parts import SavedPart
 
 BATCH_SIZE, IMAGE_SIZE = 100, 64
 

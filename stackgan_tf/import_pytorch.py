@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from stackgan_tf import build, checkpoint, pytorch_file
+from stackgan_tf import build, checkpoint, pytorch_file, saved_parts
 from stackgan_tf.config import (
     Config,
     UserError,
@@ -81,7 +81,7 @@ def import_weights(weights: str, checkpoint_dir: str, run: str) -> None:
             write(configs[1], lower, below)
         if upper:
             part = Part(temporary, "", "stage2") if lower else Part(folder, "", beside)
-            write(configs[2], upper, part, build.Stage1(below.saved_model))
+            write(configs[2], upper, part, saved_parts.Stage1(below.saved_model))
         refuse_existing(final)  # made by another process meanwhile
         checkpoint.replace_directory(temporary, final)
     finally:

@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf import dashboards, images, latents, projector, shown_texts
-from stackgan_tf.build import TextEncoder
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.logs import Logs, write_whole
 from stackgan_tf.messages import reason
 from stackgan_tf.run_folder import Part
+from stackgan_tf.saved_parts import TextEncoder
 from stackgan_tf.watchdog import Watchdog
 
 PROJECTOR_STEPS = 500  # between two of its pictures at least

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from stackgan_tf import images
+from stackgan_tf import images, picture_files
 from stackgan_tf.config import UserError
 from stackgan_tf.knobs import Knobs
 
@@ -134,7 +134,8 @@ class ServedGenerator:
 
     def _pictures(self, made, name):
         try:
-            return np.stack([images.read_rgb(base64.b64decode(one["b64"])) for one in made[name]])
+            return np.stack([picture_files.read_rgb(base64.b64decode(one["b64"]))
+                             for one in made[name]])
         except (KeyError, TypeError, ValueError) as error:
             raise self._strange() from error
 

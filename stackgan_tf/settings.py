@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from stackgan_tf import build, devices
+from stackgan_tf import build, devices, saved_parts
 from stackgan_tf.config import Config, UserError, resolve
 from stackgan_tf.run_folder import Part
 
@@ -37,7 +37,7 @@ def from_flags(given: dict) -> Config:
         text = Part(config.checkpoint_dir, config.run, "text_encoder")
         kept = (text.read_config() or {}).get("text_encoder") == config.text_encoder
         path = text.saved_model if kept and text.is_exported() else config.text_encoder
-        dim = build.TextEncoder(path).dim
+        dim = saved_parts.TextEncoder(path).dim
         if given.get("embedding_dim", dim) != dim:
             raise UserError(f"--embedding_dim={config.embedding_dim} does not fit the text encoder "
                             f"{config.text_encoder}, which gives {dim}; leave it out.")

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from stackgan_tf import images, sources
+from stackgan_tf import images, picture_files, sources
 
 NAME = "prepared"  # of the data set, in its shards' names
 PROGRESS = ".progress"  # folder of what is only needed until the set is whole
@@ -110,7 +110,7 @@ def stored_jpegs(picture: bytes | str, max_size: int, small_size: int) -> dict[s
     Raises:
         ValueError: the picture cannot be read.
     """
-    size = images.plain_jpeg_size(picture)
+    size = picture_files.plain_jpeg_size(picture)
     if size and min(size) <= max_size:
         data = picture
         if isinstance(picture, str):
@@ -121,7 +121,7 @@ def stored_jpegs(picture: bytes | str, max_size: int, small_size: int) -> dict[s
             return {**square_jpegs(image, 0, small_size), "image": data}
         except tf.errors.InvalidArgumentError:
             pass  # Pillow reads kinds that TensorFlow does not, and says what is wrong
-    return square_jpegs(images.read_rgb(picture), max_size, small_size)
+    return square_jpegs(picture_files.read_rgb(picture), max_size, small_size)
 
 
 def square_jpegs(image: np.ndarray, max_size: int, small_size: int) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 
-from stackgan_tf import build, projector
+from stackgan_tf import build, projector, saved_parts
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.pipeline import text
 
@@ -27,7 +27,7 @@ class Texts:
     classes: list[str] | None
 
 
-def read(config: Config, count: int, encoder: build.TextEncoder | None = None
+def read(config: Config, count: int, encoder: saved_parts.TextEncoder | None = None
          ) -> tuple[Texts, Texts]:
     """`count` texts for the grid, and up to MOST for the Projector, the same at every start.
 

@@ -27,6 +27,7 @@ from stackgan_tf import (
     devices,
     distribution,
     pipeline,
+    saved_parts,
     settings,
     stream,
 )
@@ -92,7 +93,7 @@ def train(given, cluster) -> int:
         return code
     cluster.expect_shared(part.settings)
     with cluster.strategy.scope():
-        frozen_stage1 = build.Stage1(below.kept_stage1(part)) if source else None
+        frozen_stage1 = saved_parts.Stage1(below.kept_stage1(part)) if source else None
     return Trainer(config, part, text, batches, frozen_stage1, cluster).run()
 
 
@@ -108,7 +109,7 @@ class Trainer:
         encoder = self.fingerprint = None
         if config.embedding_dim:
             if not config.precomputed_embeddings:
-                encoder = build.TextEncoder(text.saved_model)
+                encoder = saved_parts.TextEncoder(text.saved_model)
                 self.fingerprint = encoder.fingerprint()
             self._embed(encoder)
         steps_per_epoch = len(batches) / config.batch_size
@@ -121,7 +122,7 @@ class Trainer:
             self.drawing = self.gan
             if not self.cluster.is_plain:
                 self.drawing = build.generator_alone(
-                    config, frozen_stage1 and build.Stage1(frozen_stage1.path))
+                    config, frozen_stage1 and saved_parts.Stage1(frozen_stage1.path))
             self.stage_export = checkpoint.StageExport(config, self.drawing)
             self.reports = Reports(config, part, self.drawing, encoder)
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from conftest import TINY
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from stackgan_tf import blocks, build, checkpoint, train_step
+from stackgan_tf import blocks, build, checkpoint, saved_parts, train_step
 from stackgan_tf.config import resolve
 
 BATCH = 4
@@ -63,7 +63,7 @@ def stage1():
     gan, _ = build.gan(config)
     path = tempfile.mkdtemp()
     checkpoint.StageExport(config, gan).write(path, gan.generator)
-    return Constant(build.Stage1(path))
+    return Constant(saved_parts.Stage1(path))
 
 
 def hlo(stage, changes):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stackgan_tf import build, checkpoint
+from stackgan_tf import build, checkpoint, saved_parts
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.run_folder import Part
 
@@ -209,7 +209,7 @@ def test_export_reads_in_the_cpp_loader(stage1_path, tmp_path):
                  "embeddings": rng.normal(size=(rows, 8))}
         feeds = {name: value.astype(np.float32) for name, value in feeds.items()}
         images = read_in_v1(moved, feeds)["images"]
-        np.testing.assert_allclose(images, build.Stage1(stage1_path)(feeds), atol=1e-5)
+        np.testing.assert_allclose(images, saved_parts.Stage1(stage1_path)(feeds), atol=1e-5)
 
 
 def test_export_replaces_whole(tmp_path):
@@ -235,5 +235,5 @@ def test_the_second_export_of_a_training_has_its_own_weights(tiny, tmp_path):
             variable.assign(variable * 1.5 + 0.1)
         path = str(tmp_path / str(turn))
         written.write(path, gan.generator)
-        np.testing.assert_allclose(build.Stage1(path)(inputs), gan.generator(inputs)["images"],
-                                   atol=1e-5)
+        np.testing.assert_allclose(saved_parts.Stage1(path)(inputs),
+                                   gan.generator(inputs)["images"], atol=1e-5)

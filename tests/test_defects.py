@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import stackgan_tf
-from stackgan_tf import build, images, losses, pipeline, train_step
+from stackgan_tf import build, images, losses, pipeline, saved_parts, train_step
 from stackgan_tf.conditioning_augmentation import ConditioningAugmentation
 
 
@@ -97,7 +97,7 @@ def test_5_the_text_layers_learn(tiny):
 
 
 def test_7_stage1_stays_frozen(tiny, stage1_path):
-    frozen = build.Stage1(stage1_path)
+    frozen = saved_parts.Stage1(stage1_path)
     before = [v.numpy() for v in frozen.loaded.variables]
     assert len(before) > 10
     gan, average = build.gan(tiny(2), frozen)

@@ -25,7 +25,7 @@ from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from stackgan_tf import build, checkpoint, export, knobs, latents, sample
+from stackgan_tf import build, checkpoint, export, knobs, latents, sample, saved_parts
 from stackgan_tf.config import UserError, resolve
 from stackgan_tf.generate import Generator
 from stackgan_tf.run_folder import Part
@@ -49,7 +49,7 @@ def write_stage(root, run, stage, **changes):
     part = Part(root, run, f"stage{stage}")
     config = resolve({**TINY, "stage": stage, "image_size": 16 * stage,
                       "precomputed_embeddings": False, **changes})
-    below = build.Stage1(Part(root, run, "stage1").saved_model) if stage == 2 else None
+    below = saved_parts.Stage1(Part(root, run, "stage1").saved_model) if stage == 2 else None
     gan = build.generator_alone(config, below)
     randomized(gan.generator, {1: 0.3, 2: 0.2}[stage])
     os.makedirs(part.path)

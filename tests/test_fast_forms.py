@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stackgan_tf import blocks, build, train_step
+from stackgan_tf import blocks, build, saved_parts, train_step
 from stackgan_tf.adam import FusedAdam
 
 
@@ -177,7 +177,7 @@ def randomized(model, scale):
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_folded_generators_draw_the_same(tiny, stage1_path, stage):
-    below = build.Stage1(stage1_path) if stage == 2 else None
+    below = saved_parts.Stage1(stage1_path) if stage == 2 else None
     config = tiny(stage, condition_blocks=True, add_to_sketch=stage == 2)
     gan, _ = build.gan(config, below)
     randomized(gan.generator, {1: 0.3, 2: 0.1}[stage])  # not all pixels at -1 or 1
@@ -231,7 +231,7 @@ def test_r1_on_every_other_image_is_that_of_those_images(tiny):
                  marks=pytest.mark.slow),
     pytest.param(2, {"add_to_sketch": True}, marks=pytest.mark.slow)])
 def test_xla_compiles_the_whole_step(tiny, stage1_path, stage, changes):
-    below = build.Stage1(stage1_path) if stage == 2 else None
+    below = saved_parts.Stage1(stage1_path) if stage == 2 else None
     config = tiny(stage, condition_blocks=True, **changes)
     plain, compiled = (gradients(config, below, jit_compile=jit) for jit in (False, True))
     for a, b in zip(plain, compiled, strict=True):

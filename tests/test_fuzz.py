@@ -22,7 +22,7 @@ from PIL import Image
 from python2_pickle import dumps
 from pytorch_writer import plain, state_dict, storage, tensor, write_legacy
 
-from stackgan_tf import images, pytorch_file, restricted_pickle
+from stackgan_tf import picture_files, pytorch_file, restricted_pickle
 from stackgan_tf.datasets import folder
 
 ROUNDS = pytest.mark.parametrize("rounds", [4, pytest.param(250, marks=pytest.mark.slow)])
@@ -359,11 +359,11 @@ def pictures(draw):
 @ROUNDS
 def test_pictures(figure, rounds):
     for data in PICTURES:  # Pillow imports its decoders when they are first needed
-        images.read_rgb(data)
+        picture_files.read_rgb(data)
 
     def check(data):
-        size = value_or_line(images.read_size, data, 10**6)
-        image = value_or_line(images.read_rgb, data, 10**6)
+        size = value_or_line(picture_files.read_size, data, 10**6)
+        image = value_or_line(picture_files.read_rgb, data, 10**6)
         if image is not None:
             assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
             assert sorted(image.shape[:2]) == sorted(size)  # EXIF may turn it

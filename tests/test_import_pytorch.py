@@ -13,7 +13,7 @@ from conftest import command_here
 from pytorch_writer import WRITERS, write_legacy, write_zip
 from test_reed import write_split
 
-from stackgan_tf import build, checkpoint, import_pytorch, sample
+from stackgan_tf import build, checkpoint, import_pytorch, sample, saved_parts
 from stackgan_tf.below import find_stage1
 from stackgan_tf.conditioning_augmentation import ConditioningAugmentation
 from stackgan_tf.config import UserError, resolve
@@ -152,7 +152,7 @@ def test_the_pictures_are_those_of_pytorch(sizes, form, tmp_path):
     for stage, expected in ((1, sketch), (2, picture)):
         expected = expected.numpy().transpose(0, 2, 3, 1)
         assert 0.2 < expected.std() and np.abs(expected).max() > 0.7  # there is something to see
-        saved = build.SavedPart(Part(str(tmp_path), "run", f"stage{stage}").saved_model, "it")
+        saved = saved_parts.SavedPart(Part(str(tmp_path), "run", f"stage{stage}").saved_model, "it")
         ours = saved({name: tf.constant(value) for name, value in inputs.items()})["images"]
         assert ours.shape == expected.shape == (3, 64 * 4**(stage - 1), 64 * 4**(stage - 1), 3)
         difference = np.abs(ours - expected).max()
@@ -189,7 +189,7 @@ def test_an_imported_stage1_draws_and_carries_a_stage2(imported, tmp_path):
                       "image_size": 128, "precision": "float32"}, part.read_config())
     assert (config.embedding_dim, config.condition_dim, config.relu_condition) == (6, 3, False)
     source = find_stage1(config, Part(str(imported), "one", "stage2"))
-    gan, _ = build.gan(config, build.Stage1(source))
+    gan, _ = build.gan(config, saved_parts.Stage1(source))
     made = gan.generate(gan.draw_latents([0, 0], 2), tf.zeros([2, 6]))["images"]
     assert made.shape == (2, 128, 128, 3)
 
@@ -266,7 +266,7 @@ def test_a_failure_halfway_leaves_nothing(tmp_path, monkeypatch, no_torch):
         raise UserError("the disk is full")
 
     path = write_zip(tmp_path / "netG.pth", both(**SMALL))
-    monkeypatch.setattr(build, "Stage1", fail)  # Stage-I is written, Stage-II about to be
+    monkeypatch.setattr(saved_parts, "Stage1", fail)  # Stage-I is written, Stage-II about to be
     with pytest.raises(UserError, match="the disk is full"):
         import_pytorch.import_weights(path, str(tmp_path / "runs"), "run")
     assert not list((tmp_path / "runs").iterdir())

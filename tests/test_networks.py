@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stackgan_tf import blocks, build, devices, stage1, stage2
+from stackgan_tf import blocks, build, devices, saved_parts, stage1, stage2
 from stackgan_tf.conditioning_augmentation import ConditioningAugmentation
 
 
@@ -105,7 +105,7 @@ def test_ablations_leave_out_the_latent(tiny, changes, missing):
 
 
 def test_without_augmentation_there_is_no_kl_on_a_stage1_that_has_it(tiny, stage1_path):
-    gan, _ = build.gan(tiny(2, conditioning_augmentation=False), build.Stage1(stage1_path))
+    gan, _ = build.gan(tiny(2, conditioning_augmentation=False), saved_parts.Stage1(stage1_path))
     assert "epsilon" in gan.latent_dims  # the Stage-I below reads it
     batch = {"embeddings": tf.ones([2, 8]), "real_images": tf.zeros([2, 32, 32, 3])}
     _, parts = gan.generator_loss(
@@ -186,7 +186,7 @@ def test_conditioning_augmentation_by_hand():
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_both_stages_begin_with_the_given_sigma(tiny, stage1_path, stage):
-    below = build.Stage1(stage1_path) if stage == 2 else None
+    below = saved_parts.Stage1(stage1_path) if stage == 2 else None
     gan, _ = build.gan(tiny(stage, condition_log_sigma=-1.25), below)
     output = gan.generate(gan.draw_latents([0, 0], 2), tf.zeros([2, 8]))
     np.testing.assert_allclose(output["log_sigma"], -1.25)  # the layer gives 0 for zeros

@@ -12,7 +12,7 @@ import tensorflow as tf
 from conftest import ROOT, TINY
 from test_fast_forms import batch_of, gradients
 
-from stackgan_tf import blocks, build, discriminator_blocks, train
+from stackgan_tf import blocks, build, discriminator_blocks, saved_parts, train
 from stackgan_tf.config import PRESETS, resolve
 from stackgan_tf.presets import RECIPES
 from stackgan_tf.run_folder import Part
@@ -256,7 +256,7 @@ def test_projection_is_the_formula(norm):
 
 
 def test_blocks_of_stage2_that_read_the_condition_begin_as_plain_ones(tiny, stage1_path):
-    below = build.Stage1(stage1_path)
+    below = saved_parts.Stage1(stage1_path)
     plain, conditional = (build.gan(tiny(2, condition_blocks=c), below)[0] for c in (False, True))
     same = [v for v in conditional.generator.variables if "modulate" not in v.path]
     assert len(conditional.generator.variables) == len(same) + 6
@@ -319,12 +319,12 @@ def test_a_run_goes_on_bit_for_bit(tmp_path, folder, encoder, stage1_path, stage
     assert config.diff_augment and config.ma_gp_weight and config.loss == "hinge"
     part, text = (Part(str(tmp_path), "default", name) for name in (f"stage{stage}", "text"))
     text.saved_model = encoder
-    below = build.Stage1(stage1_path) if stage == 2 else None
+    below = saved_parts.Stage1(stage1_path) if stage == 2 else None
     trainer = Straight(config, part, text, build.load_batches(config), below)
     assert trainer.run() == 0
     straight = trainer.weights()
     assert all(np.isfinite(value).all() for value in straight.values())
-    assert build.Stage1(part.saved_model).size == config.image_size
+    assert saved_parts.Stage1(part.saved_model).size == config.image_size
     for name, value in trainer.again(2, 4).items():
         np.testing.assert_array_equal(value, straight[name], name)
     assert any(np.any(value != straight[name]) for name, value in trainer.again(2, 3).items())
@@ -333,7 +333,7 @@ def test_a_run_goes_on_bit_for_bit(tmp_path, folder, encoder, stage1_path, stage
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 2])
 def test_xla_compiles_the_whole_recipe(tiny, stage1_path, stage):
-    below = build.Stage1(stage1_path) if stage == 2 else None
+    below = saved_parts.Stage1(stage1_path) if stage == 2 else None
     config = tiny(stage, **MODERN)
     plain, compiled = (gradients(config, below, jit_compile=jit) for jit in (False, True))
     for a, b in zip(plain, compiled, strict=True):

@@ -12,9 +12,9 @@ from fake_runs import MEAN, write_stage
 from PIL import Image
 
 from stackgan_tf import caption_files, checkpoint, knobs, latents, sample
-from stackgan_tf.build import TextEncoder
 from stackgan_tf.config import UserError
 from stackgan_tf.generate import Generator
+from stackgan_tf.saved_parts import TextEncoder
 
 
 def contents(paths):

@@ -14,7 +14,7 @@ from conftest import command_here, tiny_flags
 from PIL import Image
 from test_train import variables
 
-from stackgan_tf import build, images, pipeline, prepare, stream, train_text_encoder
+from stackgan_tf import build, images, picture_files, pipeline, prepare, stream, train_text_encoder
 from stackgan_tf.config import UserError, resolve
 from stackgan_tf.datasets import prepared
 
@@ -181,7 +181,7 @@ def test_a_crop_alone_equals_the_crop_of_the_whole(height, width, load, size):
     image = np.clip(image + rng.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
     data = io.BytesIO()
     Image.fromarray(image).save(data, "JPEG", quality=95, subsampling=0)
-    whole = images.resize_square(images.read_rgb(data.getvalue()), load).astype(int)
+    whole = images.resize_square(picture_files.read_rgb(data.getvalue()), load).astype(int)
     room = load - size
     for top, left in ((0, 0), (room, room), (room // 2, 1)):
         got = stream.crop_jpeg(data.getvalue(), load, size, tf.constant(top, tf.int64),

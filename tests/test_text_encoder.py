@@ -20,6 +20,7 @@ from stackgan_tf import (
     pipeline,
     progress,
     run_folder,
+    saved_parts,
     train_text_encoder,
 )
 from stackgan_tf.config import UserError
@@ -310,7 +311,7 @@ def test_the_kept_image_encoder_scores_as_in_training(trained, loss):
     part = run_folder.Part(str(trained / "runs"), loss, "text_encoder")
     test = build.load_examples(settings(trained, image_size=64), "test")
     pictures = pipeline.center_crop(test.images, 64)
-    space, text = image_encoder.JointSpace(part), build.TextEncoder(part.saved_model)
+    space, text = image_encoder.JointSpace(part), saved_parts.TextEncoder(part.saved_model)
     captions = space.of_captions(text([row[0] for row in test.captions]).numpy())
     best = np.argmax(captions @ space.read(pictures)["embeddings"].T, 1)
     recorded = json.loads(open(part.metrics).read().splitlines()[-1])

@@ -12,7 +12,7 @@ import tensorflow as tf
 from conftest import ROOT
 
 from benchmarks import flops, op_profile, processes, throughput
-from stackgan_tf import build, checkpoint
+from stackgan_tf import build, checkpoint, saved_parts
 from stackgan_tf.config import UserError, resolve
 
 
@@ -133,7 +133,7 @@ def twins(tmp_path_factory):
         if stage == 1:
             path = str(tmp_path_factory.mktemp("twins") / "stage1")
             checkpoint.StageExport(config, game).write(path, game.generator)
-            below = build.Stage1(path)
+            below = saved_parts.Stage1(path)
     return made
 
 

@@ -16,7 +16,7 @@ from conftest import command, command_here, tiny_flags
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from stackgan_tf import build, checkpoint, devices, settings, train
+from stackgan_tf import build, checkpoint, devices, saved_parts, settings, train
 from stackgan_tf.below import check_text_encoder, prepare_text_encoder
 from stackgan_tf.config import Config, UserError, resolve
 from stackgan_tf.generate import Generator
@@ -87,7 +87,7 @@ def test_what_lands_on_disk(runs):
         assert sorted(os.listdir(os.path.join(part, "ckpt"))) == ["step-00000003", "step-00000006"]
         for step in (3, 6):
             Image.open(os.path.join(part, "samples", f"step-{step:08d}.png")).verify()
-        model = build.Stage1(os.path.join(part, "saved_model"))
+        model = saved_parts.Stage1(os.path.join(part, "saved_model"))
         assert set(model.inputs) == {"noise", "epsilon", "embeddings"} and model.size == size
         inputs = {name: tf.zeros([3, model.dim(name)]) for name in model.inputs}
         images = model(inputs).numpy()
@@ -252,7 +252,7 @@ def test_the_mean_of_the_texts_is_kept_and_an_older_run_gets_it(runs, folder, en
     checkpoints, flags = runs
     with open(os.path.join(folder, "captions.jsonl")) as file:
         captions = [caption for line in file for caption in json.loads(line)["captions"]]
-    mean = np.mean(build.TextEncoder(encoder)(captions).numpy(), 0)
+    mean = np.mean(saved_parts.TextEncoder(encoder)(captions).numpy(), 0)
     shutil.copytree(os.path.join(checkpoints, "straight"), os.path.join(checkpoints, "older"))
     for stage in (1, 2):
         saved = os.path.join(checkpoints, "older", f"stage{stage}", "saved_model")
@@ -340,7 +340,7 @@ def test_ablations_train(runs, changes):
         below = os.path.join(checkpoints, "straight", "stage1", "saved_model")
         changes = {**changes, "stage1": below}
     command_here("train", *flags(stage, name, train_steps=1, **changes))
-    model = build.Stage1(os.path.join(checkpoints, name, f"stage{stage}", "saved_model"))
+    model = saved_parts.Stage1(os.path.join(checkpoints, name, f"stage{stage}", "saved_model"))
     inputs = {n: tf.ones([2, model.dim(n)]) for n in model.inputs}
     assert np.isfinite(model(inputs)).all()
 
@@ -365,7 +365,7 @@ def test_without_text(runs, folder, tmp_path):
         flags = tiny_flags(stage, checkpoint_dir=checkpoints, run="no_text", dataset="folder",
                            data_dir=data, embedding_dim=0, train_steps=1)
         command_here("train", *flags)
-    model = build.Stage1(os.path.join(checkpoints, "no_text", "stage2", "saved_model"))
+    model = saved_parts.Stage1(os.path.join(checkpoints, "no_text", "stage2", "saved_model"))
     assert set(model.inputs) == {"noise"}
     text = os.path.join(checkpoints, "no_text", "text_encoder")
     assert not os.path.exists(text)
@@ -397,7 +397,7 @@ def test_text_encoder_is_trained_first(runs, folder):
     with open(os.path.join(checkpoints, "own_text", "stage1", "config.json")) as file:
         assert json.load(file)["precision"] == devices.precision(Config())  # what auto was
     assert "training it first" in done.stdout
-    encoder = build.TextEncoder(os.path.join(checkpoints, "own_text", "text_encoder",
+    encoder = saved_parts.TextEncoder(os.path.join(checkpoints, "own_text", "text_encoder",
                                              "saved_model"))
     assert encoder.dim == 8 and np.isfinite(encoder(["a red square", ""])).all()
 

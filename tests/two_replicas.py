@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from conftest import TINY
 
-from stackgan_tf import build, distribution, latents, train, train_step
+from stackgan_tf import build, distribution, latents, saved_parts, train, train_step
 from stackgan_tf.config import resolve
 from stackgan_tf.run_folder import Part
 
@@ -56,13 +56,13 @@ def trainer(run, cluster, stage, root, folder, encoder, stage1, **changes):
     part, text = (Part(root, run, name) for name in (f"stage{stage}", "text_encoder"))
     text.saved_model = encoder
     with cluster.strategy.scope():
-        below = build.Stage1(stage1) if stage == 2 else None
+        below = saved_parts.Stage1(stage1) if stage == 2 else None
     return Observed(config, part, text, build.load_batches(config), below, cluster)
 
 
 def images(path):
     """What a run's SavedModel draws."""
-    model, rng = build.Stage1(path), np.random.default_rng(0)
+    model, rng = saved_parts.Stage1(path), np.random.default_rng(0)
     return model({name: tf.constant(rng.normal(size=(3, spec.shape[1])), tf.float32)
                   for name, spec in model.inputs.items()}).numpy()
 

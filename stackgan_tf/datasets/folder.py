@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import images, parallel
+from stackgan_tf import images, parallel, picture_files
 from stackgan_tf.caption_files import Twice, is_empty, unique
 
 MANIFEST = "captions.jsonl"
@@ -154,14 +154,14 @@ class Folder:
 
     def _decode(self, line: Line):
         try:
-            return line, images.resize_square(images.read_rgb(line.path), self.size), None
+            return line, images.resize_square(picture_files.read_rgb(line.path), self.size), None
         except ValueError as error:
             return line, None, str(error)
 
     def _check_headers(self) -> None:
         def check(line):
             try:
-                images.read_size(line.path)
+                picture_files.read_size(line.path)
             except ValueError as error:
                 return line, str(error)
             return line, None

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stackgan_tf import images, parallel, restricted_pickle
+from stackgan_tf import images, parallel, picture_files, restricted_pickle
 from stackgan_tf.caption_files import CaptionFiles
 
 NAMES, CLASSES = "filenames.pickle", "class_info.pickle"
@@ -214,7 +214,7 @@ class Reed:
                 raise ValueError(f"{self.pickle} holds more pictures than the {count:,} names of "
                                  f"{NAMES} beside it; take both from the same source.")
             try:
-                yield count, images.rgb(image)
+                yield count, picture_files.rgb(image)
             except ValueError as error:
                 raise ValueError(f"{self.pickle}: entry {count} {error}") from error
             count += 1
@@ -223,7 +223,7 @@ class Reed:
     def _decoded(self):
         def decode(i):
             try:
-                return i, images.read_rgb(self.paths[i]), None
+                return i, picture_files.read_rgb(self.paths[i]), None
             except ValueError as error:
                 return i, None, str(error)
 

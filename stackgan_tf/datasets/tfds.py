@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from stackgan_tf import images
+from stackgan_tf import images, picture_files
 from stackgan_tf.caption_files import CaptionFiles, is_empty
 
 CAPTIONS = ("captions", "caption", "texts", "text", "sentences", "sentence", "descriptions",
@@ -159,7 +159,7 @@ def _generate(config, split, dataset, features, own, files):
     boxed = "bbox" in features and isinstance(features["bbox"], tfds.features.BBoxFeature)
     for i, row in enumerate(dataset.as_numpy_iterator()):
         try:
-            image = images.rgb(row[picture])
+            image = picture_files.rgb(row[picture])
         except ValueError as error:
             raise ValueError(f"--dataset={config.dataset} {split}: picture {i} {error}") from error
         if boxed:

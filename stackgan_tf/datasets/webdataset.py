@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import images
+from stackgan_tf import picture_files
 from stackgan_tf.caption_files import is_empty, unique
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
@@ -90,7 +90,7 @@ def examples(config, split: str) -> Iterator[dict]:
 def _decoded(config, tars, labels):
     def decode(sample):
         try:
-            return sample, None if sample.problem else images.read_rgb(sample.picture)
+            return sample, None if sample.problem else picture_files.read_rgb(sample.picture)
         except ValueError as error:
             return dataclasses.replace(sample, problem=str(error)), None
 

@@ -24,7 +24,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import build, checkpoint, devices, distribution, shown_texts, train
+from stackgan_tf import build, checkpoint, devices, distribution, saved_parts, shown_texts, train
 from stackgan_tf.config import Config, define_flags, given_flags, resolve, run_cli
 from stackgan_tf.images import write
 from stackgan_tf.run_folder import Part
@@ -38,7 +38,7 @@ CAPTIONS = 6  # on the contact sheet
 class Timed(train.Trainer):
     """A stage's networks and its train step, on random pictures: nothing is read or written."""
 
-    def __init__(self, config: Config, frozen_stage1: build.Stage1 | None):
+    def __init__(self, config: Config, frozen_stage1: saved_parts.Stage1 | None):
         self.config, self.cluster = config, distribution.Cluster()
         self.part = Part(config.checkpoint_dir, config.run, f"stage{config.stage}")
         self._make_networks(frozen_stage1, steps_per_epoch=1.0)
@@ -93,12 +93,12 @@ def measure(configs: dict[str, Config], below: dict[str, Config], rounds: int = 
     return {name: found[key] for name, key in keys.items()}
 
 
-def untrained_stage1(config: Config, folder: str) -> build.Stage1:
+def untrained_stage1(config: Config, folder: str) -> saved_parts.Stage1:
     """A Stage-I as it will lie under Stage-II; how long it takes does not hang on its weights."""
     path = tempfile.mkdtemp(dir=folder)
     game = build.gan(config)[0]
     checkpoint.StageExport(config, game).write(os.path.join(path, "saved_model"), game.generator)
-    return build.Stage1(os.path.join(path, "saved_model"))
+    return saved_parts.Stage1(os.path.join(path, "saved_model"))
 
 
 def settle(options: dict, stage: int) -> Config:
@@ -106,13 +106,13 @@ def settle(options: dict, stage: int) -> Config:
     config = resolve({**options, "stage": stage})
     dim = build.embedding_dim(config) if config.embedding_dim else 0
     if config.text_encoder:
-        dim = build.TextEncoder(config.text_encoder).dim
+        dim = saved_parts.TextEncoder(config.text_encoder).dim
     return dataclasses.replace(config, embedding_dim=dim or config.embedding_dim)
 
 
 def write_captions(config: Config, folder: str) -> None:
     """Held-out ones, as the sample grids show them."""
-    encoder = build.TextEncoder(config.text_encoder) if config.text_encoder else None
+    encoder = saved_parts.TextEncoder(config.text_encoder) if config.text_encoder else None
     texts = shown_texts.read(config, CAPTIONS, encoder)[0]
     if encoder:
         write(os.path.join(folder, "captions.txt"), "\n".join(texts.captions + [""]).encode())

@@ -1,7 +1,7 @@
 """Pictures that are none, are damaged, or claim to be huge.
 
 Each stands beside a good one, and no picture may be unreadable. That odd but whole pictures are
-read (CMYK, 1x1, animated, 16 bits ...) is in test_images.py and below in `READ`.
+read (CMYK, 1x1, animated, 16 bits ...) is in test_picture_files.py and below in `READ`.
 """
 
 import io

@@ -1,0 +1,100 @@
+"""What was trained before and is stood on: SavedModels that are called and never changed."""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from stackgan_tf.config import UserError
+
+
+class SavedPart:
+    """A SavedModel that another part stands on, frozen: called, never trained or checkpointed.
+
+    Attributes:
+        loaded: the loaded object, to be tracked by an export that contains it.
+        inputs: {name: TensorSpec} of its `serving_default` signature.
+        outputs: likewise.
+    """
+
+    def __init__(self, path: str, what: str):
+        if not tf.io.gfile.exists(os.path.join(path, "saved_model.pb")):
+            raise UserError(f"{what} {path} is no SavedModel folder (it has no saved_model.pb).")
+        try:
+            self.loaded = tf.saved_model.load(path)
+        except (OSError, ValueError, IndexError, tf.errors.OpError) as error:
+            raise UserError(f"{what} {path} cannot be loaded: "
+                            f"{str(error).splitlines()[0][:200]}") from error
+        if "serving_default" not in self.loaded.signatures:
+            raise UserError(f"{what} {path} has no signature serving_default.")
+        self.path = path
+        self.function = self.loaded.signatures["serving_default"]
+        self.inputs = self.function.structured_input_signature[1]
+        self.outputs = self.function.structured_outputs
+
+    def __call__(self, inputs: dict) -> dict:
+        """Calls the signature with those of `inputs` that it asks for."""
+        return self.function(**{name: inputs[name] for name in self.inputs})
+
+
+class TextEncoder(SavedPart):
+    """captions: string [B] -> embeddings: float32 [B, dim], from any SavedModel that does so."""
+
+    def __init__(self, path: str):
+        super().__init__(path, "text encoder")
+        kinds = [spec.dtype for spec in self.inputs.values()]
+        outputs = [(name, spec) for name, spec in self.outputs.items()
+                   if spec.dtype.is_floating and spec.shape.rank == 2]
+        if kinds != [tf.string] or len(outputs) != 1 or outputs[0][1].shape[1] is None:
+            raise UserError(f"text encoder {path} does not map string [B] to float [B, dim]: its "
+                            f"inputs are {self.inputs}, its outputs {self.outputs}.")
+        (self.input_name,), (self.output_name, spec) = self.inputs, outputs[0]
+        self.dim = int(spec.shape[1])
+
+    def __call__(self, captions) -> tf.Tensor:
+        vectors = self.function(**{self.input_name: tf.convert_to_tensor(captions, tf.string)})
+        return tf.cast(vectors[self.output_name], tf.float32)
+
+    def fingerprint(self) -> list[float]:
+        """What it makes of one fixed caption: tells it from another encoder of the same size."""
+        return self(["this small flower has 5 yellow petals, a red bird sits on it"])[0].numpy(
+            ).tolist()
+
+    def has(self, fingerprint: np.ndarray) -> bool:
+        """Whether that is its fingerprint, but for rounding: float (dim,)."""
+        ours = np.array(self.fingerprint())
+        return ours.shape == fingerprint.shape and bool(
+            np.linalg.norm(ours - fingerprint) <= 0.01 * np.linalg.norm(fingerprint))
+
+
+class Stage(SavedPart):
+    """{noise, epsilon, embeddings} -> images [B, H, W, 3] in [-1, 1]."""
+
+    def __init__(self, path: str, what: str):
+        super().__init__(path, what)
+        names, image = set(self.inputs), self.outputs.get("images")
+        sized = all(spec.shape.rank == 2 and spec.shape[1] for spec in self.inputs.values())
+        if not sized or "noise" not in names or names - {"noise", "epsilon", "embeddings"} or (
+                image is None or image.shape.rank != 4 or image.shape[3] != 3):
+            raise UserError(f"{what} {path} does not map noise [B, n] (and epsilon, embeddings) to "
+                            f"images [B, H, W, 3]: its inputs are {self.inputs}, its outputs "
+                            f"{self.outputs}.")
+
+
+class Stage1(Stage):
+    """A Stage-I as it lies frozen under Stage-II."""
+
+    def __init__(self, path: str):
+        super().__init__(path, "Stage-I")
+        image = self.outputs["images"]
+        self.size = image.shape[1] or 0
+        if self.size < 8 or self.size & (self.size - 1) or image.shape[2] != self.size:
+            raise UserError(f"Stage-I {path} makes images of {image.shape[1]}x{image.shape[2]}; "
+                            "Stage-II needs a square of 8, 16, 32, 64 ... pixels.")
+
+    def dim(self, name: str) -> int:
+        """Size of an input, 0 if Stage-I does not read it."""
+        return int(self.inputs[name].shape[1]) if name in self.inputs else 0
+
+    def __call__(self, inputs: dict) -> tf.Tensor:
+        return super().__call__(inputs)["images"]
