@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import blocks, datasets, devices, stage1, stage2
+from stackgan_tf import blocks, datasets, devices, manifest, stage1, stage2
 from stackgan_tf.adam import FusedAdam
 from stackgan_tf.config import Config, UserError
-from stackgan_tf.datasets import folder, prepared
+from stackgan_tf.datasets import prepared
 from stackgan_tf.messages import reason
 from stackgan_tf.pipeline import Batches, Examples
 from stackgan_tf.saved_parts import SavedPart, Stage1
@@ -109,7 +109,7 @@ def _check_room(config, most):
     """UserError, before any picture is opened, if a folder's copy would fill the disk."""
     if config.dataset != "folder":
         return
-    count = folder.count(config.data_dir)
+    count = manifest.count(config.data_dir)
     place, needed = tempfile.gettempdir(), min(count, most or count) * config.load_size**2 * 3
     free = shutil.disk_usage(place).free
     if needed > free / 2:

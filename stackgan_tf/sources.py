@@ -15,7 +15,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf.datasets import folder, webdataset
+from stackgan_tf import manifest
+from stackgan_tf.datasets import webdataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Folder:
         paths, classes, digest = array.array("q"), set(), hashlib.sha256()
         numbers = array.array("q")
         for count, (line, offset) in enumerate(
-                folder.iter_manifest(self.data_dir, self.with_text), 1):
+                manifest.iterate(self.data_dir, self.with_text), 1):
             offsets[line.split].append(offset)
             stat = os.stat(line.path)  # a picture exchanged for another shows here
             digest.update(f"{line}{stat.st_size} {int(stat.st_mtime)}\n".encode())
@@ -89,12 +90,12 @@ class Folder:
             return
         first = {}
         suspects = set(numbers[order[same]]) | set(numbers[order[same + 1]])
-        for line, _ in folder.iter_manifest(self.data_dir, self.with_text):
+        for line, _ in manifest.iterate(self.data_dir, self.with_text):
             if line.number in suspects:
-                folder.check_new(line, first.setdefault(line.path, line.number))
+                manifest.check_new(line, first.setdefault(line.path, line.number))
 
     def read(self, row) -> Picture:
-        line = folder.line_at(self.data_dir, int(row[0]), self.with_text)
+        line = manifest.line_at(self.data_dir, int(row[0]), self.with_text)
         return Picture(line.file, str(line.path), line.captions, self.labels.get(line.class_name))
 
 

@@ -22,8 +22,7 @@ from PIL import Image
 from python2_pickle import dumps
 from pytorch_writer import plain, state_dict, storage, tensor, write_legacy
 
-from stackgan_tf import picture_files, pytorch_file, restricted_pickle
-from stackgan_tf.datasets import folder
+from stackgan_tf import manifest, picture_files, pytorch_file, restricted_pickle
 
 ROUNDS = pytest.mark.parametrize("rounds", [4, pytest.param(250, marks=pytest.mark.slow)])
 
@@ -141,9 +140,9 @@ def test_manifests(tmp_path, figure, rounds):
 
     def check(content):
         (data / "captions.jsonl").write_bytes(content)
-        lines = value_or_line(folder.read_manifest, str(data))
+        lines = value_or_line(manifest.read, str(data))
         problems = {}
-        listed = value_or_line(folder.read_manifest, str(data), True, problems)
+        listed = value_or_line(manifest.read, str(data), True, problems)
         # listing what is wrong finds the same as stopping at the first that is
         assert (lines is None) == (bool(problems) or listed is None)
         assert lines is None or lines == listed

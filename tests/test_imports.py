@@ -7,9 +7,9 @@ import stackgan_tf
 
 ROOT = Path(stackgan_tf.__file__).parent
 LEVELS = [
-    ["presets", "messages"],
+    ["presets", "messages", "caption_files"],
     ["config", "blocks", "losses", "images", "picture_files", "latents", "progress",
-     "flower_drawing", "parallel", "restricted_pickle", "caption_files", "adam", "logs",
+     "flower_drawing", "parallel", "restricted_pickle", "manifest", "adam", "logs",
      "watchdog", "bootstrap", "feature_sets", "knobs", "augment"],
     ["conditioning_augmentation", "discriminator_blocks", "pipeline", "datasets.*",
      "text_encoders.*", "metrics.*", "pytorch_file", "strips", "what_to_draw", "devices",
