@@ -233,10 +233,13 @@ class Trainer:
     def restore(self) -> int:
         """Loads the newest checkpoint, as the chief sees it; returns its step, 0 if there is
         none."""
-        step = self.cluster.of_chief(self.checkpoints.restore() if self.cluster.is_chief else 0)
-        if step and not self.cluster.is_chief:
+        step = -1
+        if self.cluster.is_chief and self.checkpoints.steps():
+            step = self.checkpoints.restore()
+        step = self.cluster.of_chief(step)
+        if step >= 0 and not self.cluster.is_chief:  # 0 is what a rollback may go back to
             self.checkpoints.read(step)
-        return step
+        return max(step, 0)
 
     def save(self, step):
         self.checkpoints.save(step, {"skipped": self.skipped,

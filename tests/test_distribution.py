@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, command, tiny_flags
 from test_train import logged, variables
-from two_replicas import SEEDS
+from two_replicas import BAD, SEEDS
 
 from stackgan_tf import distribution
 from stackgan_tf.config import UserError
@@ -204,13 +204,20 @@ def test_what_is_not_finite_on_one_device_is_known_to_all(trained):
     assert first == second and first[0] == 42 and first[1] > 0
 
 
+def test_two_devices_roll_back_as_one_does(trained):
+    _, found = trained(1)
+    assert found["rolled back"] < WEIGHTS
+
+
 # Two machines
 
 
 class Workers:
-    """`python -m stackgan_tf.train` on so many machines, all of them this one."""
+    """`python -m stackgan_tf.train`, or another program, on so many machines, all of them this one.
+    """
 
-    def __init__(self, folder, *flags, count=2, environment=None):
+    def __init__(self, folder, *flags, count=2, environment=None,
+                 program=("-m", "stackgan_tf.train")):
         sockets = [socket.socket() for _ in range(count)]
         for one in sockets:
             one.bind(("127.0.0.1", 0))
@@ -223,7 +230,7 @@ class Workers:
             own = flags[i] if flags and isinstance(flags[0], list) else flags
             with open(output, "w") as file:
                 self.processes.append(subprocess.Popen(
-                    [sys.executable, "-m", "stackgan_tf.train", *own], cwd=ROOT, stdout=file,
+                    [sys.executable, *program, *own], cwd=ROOT, stdout=file,
                     stderr=subprocess.STDOUT, env={**os.environ, "TF_CONFIG": tf_config(
                         *addresses, index=i), **(environment or {})}))
 
@@ -279,6 +286,26 @@ def same(ours, theirs):
     assert ours.keys() == theirs.keys() and len(ours) > 50
     for name, value in theirs.items():
         np.testing.assert_allclose(ours[name], value, atol=WEIGHTS, err_msg=name)
+
+
+POISONED = """
+from two_replicas import poison
+from stackgan_tf import config, train
+poison()
+config.define_flags()
+config.run_cli(train.main)
+"""
+
+
+@pytest.mark.slow
+def test_two_machines_roll_back_to_the_start_as_one_does(trained, flags, tmp_path):
+    root, _ = trained(1)
+    workers = Workers(tmp_path, *flags(checkpoint_dir=root, run="workers_back",
+                                       on_nan="rollback"), program=("-c", POISONED), environment={
+        "PYTHONPATH": os.pathsep.join([ROOT, os.path.dirname(__file__)])})
+    assert workers.wait() == [0, 0], workers.text(0)
+    assert f"at step {BAD}; going on from the checkpoint of step 0 without" in workers.text(0)
+    same(variables(root, "workers_back", 1, STEPS), variables(root, "one back", 1, STEPS))
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ logical devices are made before TensorFlow starts.
 Prints one line of JSON: how far the two are from each other, see `main`.
 """
 
+import dataclasses
 import json
 import sys
 
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from conftest import TINY
 
-from stackgan_tf import build, distribution, latents, saved_parts, train, train_step
+from stackgan_tf import build, distribution, latents, pipeline, saved_parts, train, train_step
 from stackgan_tf.config import resolve
 from stackgan_tf.run_folder import Part
 
@@ -19,6 +20,7 @@ HALF, STEPS = 3, 6
 # With Stage-II's seed 0 something passes a ReLU's kink by rounding alone, which moves gradients by
 # a thousandth; with 1, 2, 3 and 4 one device and two are a millionth apart.
 SEEDS = {1: 0, 2: 1}
+BAD = 2  # the step that is poisoned, before the first checkpoint
 
 
 class Observed(train.Trainer):
@@ -27,7 +29,7 @@ class Observed(train.Trainer):
     def _steps(self, batches, done):
         step, parts = super()._steps(batches, done)
         self.numbers = {**getattr(self, "numbers", {}),
-                        step: {name: float(value) for name, value in parts.items()}}
+                        step: {name: float(value) for name, value in (parts or {}).items()}}
         return step, parts
 
     def weights(self, *names):
@@ -46,6 +48,34 @@ class Observed(train.Trainer):
         while step < STEPS:
             step, _ = self._steps(batches, step)
         return self.weights()
+
+    def move(self, run):
+        """From now on the checkpoints are those of another run; returns the folder of before."""
+        before, path = self.checkpoints.directory, self.config.checkpoint_dir
+        self.checkpoints.directory = Part(path, run, f"stage{self.config.stage}").checkpoints
+        return before
+
+    def roll_back(self, run):
+        """The weights after STEPS steps, one of them poisoned; begun from the run's step 0."""
+        self.move(run)
+        self.config = dataclasses.replace(self.config, on_nan="rollback")
+        self.export = self.reports.write_pictures = self.reports.write_numbers = lambda *_: None
+        self.first_bad.assign([0, 0])
+        assert self.run() == 0 and self.skipped == [BAD]
+        return self.weights()
+
+
+def poison():
+    """From now on the second caption of step BAD, counted from 1, has a number that is none."""
+    real = pipeline.Batches.__call__
+
+    def poisoned(self, step):
+        batch = real(self, step)
+        if int(step) + 1 == BAD:
+            batch["embeddings"][1, 2] = np.nan
+        return batch
+
+    pipeline.Batches.__call__ = poisoned
 
 
 def trainer(run, cluster, stage, root, folder, encoder, stage1, **changes):
@@ -109,12 +139,16 @@ def main(stage, *paths):
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     one = trainer("one", distribution.start("none", ""), stage, *paths)
     two = trainer("two", distribution.start("mirrored", ""), stage, *paths)
+    for each, run in ((one, "one back"), (two, "two back")):
+        own = each.move(run)
+        each.checkpoints.save(0)
+        each.checkpoints.directory = own
     assert two.cluster.replicas == 2 and not two.run() and not one.run()
     ends = [each.weights() for each in (one, two)]
     statistics, gradients = ([each.weights(*names) for each in (one, two)] for names in (
         ("moving_mean", "moving_variance"), ("momentum",)))
     folders = [each.checkpoints.directory for each in (one, two)]
-    print(json.dumps({
+    found = {
         "weights": apart(*ends),
         "statistics": apart(*statistics),
         # Adam's first moments; of all, or most would be compared with the few largest
@@ -131,7 +165,10 @@ def main(stage, *paths):
                     for feeds in (False, True)
                     for step, rows in enumerate(batches(two, feeds))],
         "bad step": bad_step(two),
-    }))
+    }
+    poison()
+    found["rolled back"] = apart(one.roll_back("one back"), two.roll_back("two back"))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
