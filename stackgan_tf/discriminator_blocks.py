@@ -40,16 +40,18 @@ def append_spread(x, group):
 
     Minibatch standard deviation, Karras et al. 2018 (arXiv:1710.10196), Sec. 3, over groups as in
     StyleGAN: the standard deviation of each number over the group, averaged over all numbers.
+    Groups are of neighbors, so that they are the same however many devices the batch is cut for;
+    StyleGAN's are of each so-manieth picture. A batch has no order, so either is as good.
 
     Args:
         group: pictures of a group; B must be a multiple, or smaller.
     """
     count = tf.minimum(group, tf.shape(x)[0])
-    groups = tf.reshape(tf.cast(x, tf.float32), [count, -1, *x.shape[1:]])
+    groups = tf.reshape(tf.cast(x, tf.float32), [-1, count, *x.shape[1:]])
     # 1e-8: a root has no gradient at 0
-    spread = tf.sqrt(tf.math.reduce_variance(groups, 0) + 1e-8)
-    spread = tf.tile(tf.reduce_mean(spread, [1, 2, 3]), [count])  # picture i is of group i mod B/G
-    spread = tf.broadcast_to(spread[:, None, None, None], tf.shape(x[..., :1]))
+    spread = tf.sqrt(tf.math.reduce_variance(groups, 1) + 1e-8)
+    spread = tf.tile(tf.reduce_mean(spread, [1, 2, 3])[:, None], [1, count])
+    spread = tf.broadcast_to(tf.reshape(spread, [-1, 1, 1, 1]), tf.shape(x[..., :1]))
     return tf.concat([x, tf.cast(spread, x.dtype)], -1)
 
 

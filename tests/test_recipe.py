@@ -219,7 +219,7 @@ def test_minibatch_std_is_the_numpy_form():
     found = discriminator_blocks.append_spread(tf.constant(x), 3).numpy()
     np.testing.assert_array_equal(found[..., :5], x)
     for i in range(6):
-        group = [i % 2, i % 2 + 2, i % 2 + 4]  # every second picture
+        group = [0, 1, 2] if i < 3 else [3, 4, 5]
         np.testing.assert_allclose(found[i, ..., 5], x[group].std(0).mean(), rtol=1e-5)
     same = tf.repeat(tf.constant(x[:1]), 4, 0)
     with tf.GradientTape() as tape:
@@ -235,6 +235,28 @@ def test_real_and_fake_pictures_are_in_no_group_together(tiny):
     found = [gan.discriminator_loss(batch, factor * batch["real_images"])[1] for factor in (0, 0.5)]
     assert float(found[0]["logits/real"]) == float(found[1]["logits/real"])
     assert float(found[0]["logits/fake"]) != float(found[1]["logits/fake"])
+
+
+@pytest.mark.parametrize("changes", [
+    {"discriminator_norm": "none", "r1_weight": 0.5, "r1_every": 2}, {**MODERN, "r1_weight": 0.5}])
+def test_the_losses_of_a_batch_are_the_means_of_its_halves(tiny, changes):
+    """So two devices compute them: the pictures with a penalty, and the groups, are the same."""
+    gan, _ = build.gan(tiny(**changes))
+    (one, other), fakes = (batch_of(16) for _ in range(2)), tf.random.uniform([8, 16, 16, 3], -1, 1)
+    batch = {name: tf.concat([rows, other[name][::-1] / 2], 0) for name, rows in one.items()}
+    latents = gan.draw_latents(tf.constant([0, 5]), 8)
+
+    def losses(rows):
+        cut, own = ({name: value[rows] for name, value in of.items()} for of in (batch, latents))
+        return {**gan.discriminator_loss(cut, fakes[rows], own)[1],
+                **gan.generator_loss(cut, {"images": fakes[rows]}, own)[1]}
+
+    whole, *halves = map(losses, (slice(8), slice(4), slice(4, 8)))
+    assert "loss/r1" in whole and "loss/generator" in whole
+    for name, value in whole.items():
+        first, second = (float(half[name]) for half in halves)
+        assert float(value) == pytest.approx((first + second) / 2, rel=1e-4), name
+    assert float(halves[0]["loss/r1"]) != pytest.approx(float(halves[1]["loss/r1"]), rel=1e-2)
 
 
 # How it reads the caption
@@ -383,10 +405,9 @@ print(json.dumps({"between replicas": float(np.abs(ends[1][0] - ends[1][1]).max(
 
 @pytest.mark.slow
 def test_two_replicas_agree_with_one_device_and_with_each_other():
-    """u included, which each replica moves by itself. Without minibatch_std: a replica's groups
-    are of its own pictures."""
+    """u included, which each replica moves by itself."""
     config = {**TINY, **MODERN, "discriminator_norm": "spectral", "image_size": 16,
-              "batch_size": 8, "minibatch_std": 0}
+              "batch_size": 8}
     done = subprocess.run([sys.executable, "-c", TWO_REPLICAS, json.dumps(config)], text=True,
                           capture_output=True, env={**os.environ, "PYTHONPATH": ROOT})
     assert not done.returncode, done.stderr[-3000:]
