@@ -2,7 +2,8 @@
 
 Each device is a replica: it has its copy of the weights, takes its rows of the step's batch, and
 adds its gradients to the others'. What is learnt follows from the batch, not from how many share
-it (but for rounding), so a run may change its devices at any checkpoint.
+it (but for rounding), so a run may change its devices at any checkpoint. `Cluster.check` refuses
+numbers of devices with which that would not be so.
 
 With several machines each runs the same command, a worker. The first one, the chief, writes all
 that is written; the others only train. They must see the same --checkpoint_dir.
@@ -169,11 +170,17 @@ class Cluster:
                             "batch from this machine; leave it out.")
 
     def _check_groups(self, config):
-        """UserError if a device's real pictures, those with a penalty and those without, cannot be
-        cut into the groups of --minibatch_std."""
+        """UserError if a device's real pictures cannot be cut as those of the whole batch are: into
+        those with a penalty and those without, and each of these into groups."""
         rows, group = config.batch_size // self.replicas, config.minibatch_std
-        penalty = config.r1_weight or config.ma_gp_weight
-        some = -(-rows // config.r1_every) if penalty else rows
+        every = config.r1_every if config.r1_weight or config.ma_gp_weight else 1
+        if self.replicas > 1 and rows % every:
+            fits = self.replicas * every * max(1, rows // every)
+            raise UserError(f"--r1_every={every} does not divide the {rows} pictures of each of "
+                            f"{self.replicas} devices at --batch_size={config.batch_size}: others "
+                            f"would be penalized than on one device; try --batch_size={fits}, or "
+                            "for a run that has begun fewer devices.")
+        some = -(-rows // every)
         if group and (some % group or rows % group):
             parts = f"{some} and {rows - some}" if rows > some else f"{rows}"
             why = f", cut in two by --r1_every={config.r1_every}," if rows > some else ""

@@ -147,8 +147,8 @@ class StackGAN:
         return features, penalties
 
     def _r1_first(self, rows):
-        """Rows 0, r1_every, 2 r1_every ..., then the others: not the first few of the batch, which
-        would be one replica's."""
+        """Rows 0, r1_every, 2 r1_every ..., then 1, r1_every + 1 ...: the same in a part of the
+        batch that is a multiple of r1_every, as each replica has."""
         if rows is None or self.r1_every == 1:
             return rows
         return tf.concat([rows[i::self.r1_every] for i in range(self.r1_every)], 0)

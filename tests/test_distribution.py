@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, command, tiny_flags
 from test_train import logged, variables
-from two_replicas import BAD, SEEDS
+from two_replicas import BAD, CASES, SEEDS
 
 from stackgan_tf import distribution
 from stackgan_tf.config import UserError
@@ -113,6 +113,12 @@ def test_refused_at_the_start(monkeypatch, kind, tpu, words):
      "the 2 and 6 pictures of a device, cut in two by --r1_every=4, at --batch_size=16; try 2."),
     (cluster_of(1), {"batch_size": 5, "minibatch_std": 4, "r1_weight": 1.0, "r1_every": 2,
                      "discriminator_norm": "none"}, "take another --batch_size, or 0."),
+    (cluster_of(4), {"batch_size": 8, "ma_gp_weight": 2.0, "r1_every": 4,
+                     "discriminator_norm": "none"},
+     "--r1_every=4 does not divide the 2 pictures of each of 4 devices at --batch_size=8: .*"
+     "try --batch_size=16, or for a run that has begun fewer devices."),
+    (cluster_of(2), {"batch_size": 14, "r1_weight": 0.1, "r1_every": 3,
+                     "discriminator_norm": "none"}, "try --batch_size=12, or"),
     (cluster_of(2), {"precision": "mixed_float16"}, "--precision=mixed_float16 .* 2 devices"),
     (cluster_of(2), {"jit_compile": "on"}, "--jit_compile=on is for one device or a TPU"),
     (cluster_of(8, True), {"batch_size": 8, "jit_compile": "off"}, "--jit_compile=off: a TPU"),
@@ -149,63 +155,70 @@ def test_a_cluster_of_one_machine_is_that_machine(monkeypatch):
 
 
 def test_one_device_takes_everything(tiny):
-    for changes in ({"batch_size": 5}, {"precision": "mixed_float16"}, {"jit_compile": "on"}):
+    r1 = {"r1_weight": 0.1, "discriminator_norm": "none"}
+    for changes in ({"batch_size": 5}, {"precision": "mixed_float16"}, {"jit_compile": "on"},
+                    {"batch_size": 5, "r1_every": 2, **r1}):
         distribution.Cluster().check(tiny(**changes))
+    cluster_of(4).check(tiny(batch_size=16, r1_every=4, **r1))
+    cluster_of(4).check(tiny(batch_size=8, r1_every=4))  # without a penalty
 
 
 # Two devices of one machine
 
+every_case = pytest.mark.parametrize("case", ["stage 1", *(
+    pytest.param(case, marks=pytest.mark.slow) for case in CASES if case != "stage 1")])
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, folder, encoder, stage1_path):
-    """trained(stage) -> (checkpoint_dir with the runs `one` and `two`, what two_replicas.py says):
+    """trained(case) -> (checkpoint_dir with the runs `one` and `two`, what two_replicas.py says):
     the same training on one device and on two."""
     made = {}
 
-    def make(stage):
-        if stage not in made:
+    def make(case):
+        if case not in made:
             root = str(tmp_path_factory.mktemp("replicas"))
             script = os.path.join(os.path.dirname(__file__), "two_replicas.py")
             done = subprocess.run(
-                [sys.executable, script, str(stage), root, folder, encoder, stage1_path],
+                [sys.executable, script, case, root, folder, encoder, stage1_path],
                 capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ROOT})
             assert not done.returncode, done.stderr[-3000:]
-            made[stage] = root, json.loads(done.stdout.splitlines()[-1])
-        return made[stage]
+            made[case] = root, json.loads(done.stdout.splitlines()[-1])
+        return made[case]
 
     return make
 
 
-@pytest.mark.parametrize("stage", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_two_devices_compute_what_one_does(trained, stage):
-    _, found = trained(stage)
+@every_case
+def test_two_devices_compute_what_one_does(trained, case):
+    _, found = trained(case)
     print(found)
     assert found["losses"] < LOSSES and found["weights"] < WEIGHTS
     assert found["statistics"] < 1e-4 and found["gradients"] < 1e-3
     assert found["images"] < 1e-3
 
 
-@pytest.mark.parametrize("stage", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_run_goes_on_with_another_number_of_devices(trained, stage):
-    _, found = trained(stage)
+@every_case
+def test_a_run_goes_on_with_another_number_of_devices(trained, case):
+    _, found = trained(case)
     assert found["two from two"] == 0.0  # bit for bit
     assert found["one from two"] < WEIGHTS and found["two from one"] < WEIGHTS
 
 
 def test_noise_and_pictures_are_those_of_one_device_cut_in_two(trained):
-    _, found = trained(1)
+    _, found = trained("stage 1")
     assert found["noise"] == 0.0 and found["noise of the rows"] > 0.1
     assert found["batches"] == [0.0] * 4
 
 
 def test_what_is_not_finite_on_one_device_is_known_to_all(trained):
-    _, found = trained(1)
+    _, found = trained("stage 1")
     first, second = found["bad step"]
     assert first == second and first[0] == 42 and first[1] > 0
 
 
 def test_two_devices_roll_back_as_one_does(trained):
-    _, found = trained(1)
+    _, found = trained("stage 1")
     assert found["rolled back"] < WEIGHTS
 
 
@@ -268,7 +281,7 @@ def flags(folder, encoder, tmp_path):
 
 
 def test_two_machines_compute_what_one_does(trained, flags, tmp_path):
-    root, _ = trained(1)
+    root, _ = trained("stage 1")
     workers = Workers(tmp_path, *flags(checkpoint_dir=root))
     assert workers.wait() == [0, 0], workers.text(0)
     assert "stage 1: step 6/6" in workers.text(0) and "done: " in workers.text(0)
@@ -299,7 +312,7 @@ config.run_cli(train.main)
 
 @pytest.mark.slow
 def test_two_machines_roll_back_to_the_start_as_one_does(trained, flags, tmp_path):
-    root, _ = trained(1)
+    root, _ = trained("stage 1")
     workers = Workers(tmp_path, *flags(checkpoint_dir=root, run="workers_back",
                                        on_nan="rollback"), program=("-c", POISONED), environment={
         "PYTHONPATH": os.pathsep.join([ROOT, os.path.dirname(__file__)])})
@@ -310,7 +323,7 @@ def test_two_machines_roll_back_to_the_start_as_one_does(trained, flags, tmp_pat
 
 @pytest.mark.slow
 def test_two_machines_train_stage2_and_go_on_bit_for_bit(trained, flags, stage1_path, tmp_path):
-    root, _ = trained(2)
+    root, _ = trained("stage 2")
     given = {"stage1": stage1_path, "checkpoint_dir": root}
     for run, steps in (("workers", 6), ("halves", 3), ("halves", 6)):
         workers = Workers(tmp_path, *flags(2, run=run, train_steps=steps, **given))

@@ -1,5 +1,5 @@
-"""Trains a stage on one device and on two; for tests/test_distribution.py, in a process of its own:
-logical devices are made before TensorFlow starts.
+"""Trains a row of CASES on one device and on two; for tests/test_distribution.py, in a process of
+its own: logical devices are made before TensorFlow starts.
 
 Prints one line of JSON: how far the two are from each other, see `main`.
 """
@@ -20,6 +20,14 @@ HALF, STEPS = 3, 6
 # With Stage-II's seed 0 something passes a ReLU's kink by rounding alone, which moves gradients by
 # a thousandth; with 1, 2, 3 and 4 one device and two are a millionth apart.
 SEEDS = {1: 0, 2: 1}
+# What is trained: the stage, and settings.
+CASES = {
+    "stage 1": (1, {}),
+    "stage 2": (2, {}),
+    "R1": (1, {"discriminator_norm": "none", "r1_weight": 0.5, "r1_every": 2}),
+    "modern": (1, {"recipe": "modern", "discriminator_norm": "none", "batch_size": 8,
+                   "minibatch_std": 2}),
+}
 BAD = 2  # the step that is poisoned, before the first checkpoint
 
 
@@ -134,11 +142,12 @@ def bad_step(two):
             two.cluster.strategy.experimental_local_results(two.first_bad)]
 
 
-def main(stage, *paths):
+def main(case, *paths):
+    stage, changes = CASES[case]
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    one = trainer("one", distribution.start("none", ""), stage, *paths)
-    two = trainer("two", distribution.start("mirrored", ""), stage, *paths)
+    one = trainer("one", distribution.start("none", ""), stage, *paths, **changes)
+    two = trainer("two", distribution.start("mirrored", ""), stage, *paths, **changes)
     for each, run in ((one, "one back"), (two, "two back")):
         own = each.move(run)
         each.checkpoints.save(0)
@@ -172,4 +181,4 @@ def main(stage, *paths):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), *sys.argv[2:])
+    main(*sys.argv[1:])
