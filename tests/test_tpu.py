@@ -4,11 +4,20 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 
+import lower_for_tpu
 import pytest
 from conftest import ROOT
 
-TENSORFLOW = "tensorflow-tpu==2.20.0"  # the newest; it has the TPU's operations, plain wheels none
+# It has the TPU's operations, plain wheels none.
+with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
+    (TENSORFLOW,) = tomllib.load(file)["dependency-groups"]["tpu-check"]
+
+
+def test_what_is_checked_is_what_the_readme_installs():
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+        assert f"&& pip install {TENSORFLOW}\n" in file.read()
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +41,10 @@ def test_the_whole_step_of_both_stages_lowers_for_a_tpu(tensorflow_tpu):
         env={**os.environ, "PYTHONPATH": os.pathsep.join([tensorflow_tpu, ROOT, here])})
     print(done.stdout)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "tensorflow 2.20" in done.stderr  # and not the one that is installed
+    # and not the one that is installed
+    assert f"tensorflow {TENSORFLOW.partition('==')[2]}\n" in done.stderr
     lowered = re.findall(r"^(stage .+): (\d+) lines, dynamic sizes: (\d+)$", done.stdout, re.M)
-    assert [name for name, _, _ in lowered] == [
-        "stage 1", "stage 1, R1", "stage 2", "stage 2, bfloat16"]
+    assert [name for name, _, _ in lowered] == list(lower_for_tpu.CASES)
     assert all(int(lines) > 1000 and dynamic == "0" for _, lines, dynamic in lowered)
     # the compiler knows what a TPU has not: else the above would say nothing
     assert re.search(r"^refused: .*AsString.*XLA_TPU_JIT", done.stdout, re.M)
