@@ -1,13 +1,11 @@
 """What a stage stands on: the frozen Stage-I under Stage-II, and the run's text encoder."""
 
 import os
-import signal
-import subprocess
 import sys
 
 import tensorflow as tf
 
-from stackgan_tf import build, checkpoint, saved_parts
+from stackgan_tf import build, checkpoint, processes, saved_parts
 from stackgan_tf.config import TEXT_FIELDS, Config, UserError, to_flags
 from stackgan_tf.run_folder import Part
 
@@ -119,23 +117,10 @@ def prepare_text_encoder(config: Config, text: Part, data: str | None = None) ->
             checkpoint.copy_directory(images, text.image_encoder)
         checkpoint.copy_directory(config.text_encoder, text.saved_model)
         return 0
+    print("this run has no text encoder yet: training it first", flush=True)
     # A process of its own gives its memory back; its flags are this run's.
-    # A session of its own keeps a terminal's Ctrl-C from reaching it twice.
-    child = subprocess.Popen(
+    code, stopped = processes.run(
         [sys.executable, "-m", "stackgan_tf.train_text_encoder", *to_flags(config)],
         # a TPU can be opened once; this one trains on the processors beside it
-        start_new_session=True, env={**os.environ, "TPU_LOAD_LIBRARY": "0"})
-    received = []
-
-    def forward(number, _):
-        received.append(number)
-        child.terminate()  # Ctrl-C would be a traceback while it imports TensorFlow
-
-    handlers = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
-    print("this run has no text encoder yet: training it first", flush=True)
-    code = child.wait()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    if received:
-        return 128 + received[0]
-    return 128 - code if code < 0 else code  # below 0: killed by a signal
+        env={**os.environ, "TPU_LOAD_LIBRARY": "0"})
+    return 128 + stopped if stopped else code

@@ -67,7 +67,7 @@ class Settings:
 
 
 class Stopped(Exception):
-    """Ctrl-C or SIGTERM."""
+    """Ctrl-C, SIGTERM or SIGHUP."""
 
 
 def prepare(settings: Settings) -> int:

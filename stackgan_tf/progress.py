@@ -7,6 +7,8 @@ import time
 
 import tqdm
 
+from stackgan_tf import processes
+
 BAR = "{desc} {n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}"  # with values in 80 columns
 
 class Progress:
@@ -57,18 +59,20 @@ def _join(values):
 
 
 class StopSignal:
-    """Notes Ctrl-C and SIGTERM, so that the loop can stop between two steps; a second one kills,
-    whatever the process is doing."""
+    """Notes Ctrl-C, SIGTERM and SIGHUP, so that the loop can stop between two steps; a second one
+    kills, whatever the process is doing. A second SIGHUP does not: the shell and the system each
+    send one when a terminal is closed."""
 
     def __enter__(self):
         self.number = 0
-        self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {s: signal.signal(s, self._note) for s in processes.stop_signals()}
         return self
 
     def _note(self, number, _):
         self.number = number
         for one in self.before:
-            signal.signal(one, signal.SIG_DFL)
+            if one != processes.SIGHUP:
+                signal.signal(one, signal.SIG_DFL)
 
     def __exit__(self, *_):
         for number, handler in self.before.items():

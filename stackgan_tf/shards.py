@@ -20,6 +20,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from stackgan_tf import images, picture_files, sources
+from stackgan_tf.processes import stop_signals
 
 NAME = "prepared"  # of the data set, in its shards' names
 PROGRESS = ".progress"  # folder of what is only needed until the set is whole
@@ -237,7 +238,8 @@ def run(plan: Plan, tasks: list[tuple[str, int]], workers: int) -> Iterator[dict
 
 def _work(plan: Plan, tasks: Iterable[tuple[str, int]], end) -> None:
     """The life of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to handle
+    for number in stop_signals():  # a terminal's are the parent's to handle
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

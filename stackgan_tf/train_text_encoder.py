@@ -7,8 +7,8 @@ r"""Trains the char-CNN-RNN that turns captions into embeddings, on the captions
 about five minutes on two CPU cores with the built-in flowers. Only the split "train" is learned
 from. checkpoints/<run>/text_encoder/ then holds config.json, ckpt/, saved_model/ (captions: string
 [B] -> embeddings: float32 [B, dim]), image_encoder/ (a SavedModel of the pictures' side, for
-evaluate's R-precision), logs/ for TensorBoard and metrics.jsonl. Ctrl-C or SIGTERM saves a
-checkpoint; the same command goes on from it and ends with the same weights.
+evaluate's R-precision), logs/ for TensorBoard and metrics.jsonl. Ctrl-C, SIGTERM or SIGHUP
+saves a checkpoint; the same command goes on from it and ends with the same weights.
 """
 
 import dataclasses

@@ -68,6 +68,14 @@ def sigterm():
 
 
 @pytest.fixture
+def hang_up():
+    """hang_up(): sends this process SIGHUP, and it is not under nohup, as the tests may be."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield lambda: signal.raise_signal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
 def tiny():
     """tiny(stage, **changes) -> Config."""
     def make(stage=1, **changes):

@@ -389,6 +389,18 @@ def test_a_grid_that_cannot_be_written_costs_no_checkpoint(runs):
     assert os.listdir(os.path.join(part, "ckpt")) == ["step-00000001"]
 
 
+def test_a_closed_terminal_leaves_a_checkpoint(make_trainer, no_pictures, hang_up, monkeypatch):
+    def close(self, step, values=None):
+        if step == 2:
+            for _ in range(2):  # the shell's and the system's
+                hang_up()
+
+    monkeypatch.setattr("stackgan_tf.progress.Progress.update", close)
+    trainer = make_trainer()
+    assert trainer.run() == 128 + signal.SIGHUP
+    assert trainer.checkpoints.steps() == [3]
+
+
 def test_text_encoder_is_trained_first(runs, folder):
     checkpoints, _ = runs
     flags = tiny_flags(1, checkpoint_dir=checkpoints, run="own_text", dataset="folder",
@@ -402,9 +414,9 @@ def test_text_encoder_is_trained_first(runs, folder):
     assert encoder.dim == 8 and np.isfinite(encoder(["a red square", ""])).all()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_the_text_encoder_s_process_starts_is_no_traceback(
-        tiny, tmp_path, monkeypatch, capfd, number):
+        tiny, tmp_path, monkeypatch, capfd, hang_up, number):
     def start(_, **options):
         child = subprocess.Popen(  # Python that is busy, as with importing TensorFlow
             [sys.executable, "-uc", "import time; print(); time.sleep(60)"],
@@ -413,7 +425,7 @@ def test_a_signal_while_the_text_encoder_s_process_starts_is_no_traceback(
         threading.Timer(0.1, os.kill, [os.getpid(), number]).start()
         return child
 
-    monkeypatch.setattr("stackgan_tf.below.subprocess", types.SimpleNamespace(Popen=start))
+    monkeypatch.setattr("stackgan_tf.processes.subprocess", types.SimpleNamespace(Popen=start))
     part = Part(str(tmp_path), "run", "text_encoder")
     assert prepare_text_encoder(tiny(precomputed_embeddings=False), part) == 128 + number
     out, err = capfd.readouterr()

@@ -5,6 +5,7 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -121,6 +122,38 @@ def test_a_signal_leaves_a_checkpoint_and_a_second_one_ends_at_once(start, tmp_p
         saved = newest(path)
     figure(f"2 signals: a checkpoint after {max(seconds):.1f} s at most, 0 steps lost; 1 repeated "
            "signal: ended at once")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child")
+def test_a_killed_training_takes_its_text_encoder_s_along(start, tmp_path, figure):
+    changes = {"text_encoder": "", "text_encoder_steps": 3000, "checkpoint_steps": 1_000_000}
+    one = start(1, "alone", **changes)
+    assert one.wait_for("text encoder: step 20/"), one.text()
+    with open(f"/proc/{one.pid}/task/{one.pid}/children") as file:
+        (encoder,) = file.read().split()
+    one.signal(signal.SIGKILL)
+    assert one.wait() == -signal.SIGKILL
+    begin = time.monotonic()
+    while running(encoder):
+        assert time.monotonic() - begin < 60, one.text()
+        time.sleep(0.05)
+    seconds = time.monotonic() - begin
+    step = int(re.search(r"stopped; checkpoint of step (\d+) saved", one.text())[1])
+    again = start(1, "alone", **changes)
+    assert again.wait() == 0, again.text()
+    assert f"text encoder: going on from step {step}\n" in again.text()
+    figure(f"1 SIGKILL in the text encoder's training: its process saved step {step} and ended "
+           f"after {seconds:.1f} s; the same command went on")
+
+
+def running(pid):
+    """Whether a process has not ended; one that nobody has waited for has no command line."""
+    try:
+        with open(f"/proc/{pid}/cmdline") as file:
+            return bool(file.read())
+    except FileNotFoundError:
+        return False
 
 
 @pytest.fixture
