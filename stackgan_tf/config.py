@@ -360,21 +360,32 @@ def run_cli(main) -> None:
             code = main(argv)
             print(end="", flush=True)  # now, so that a reader who has gone is noticed here
             return code
-        except UserError as error:
-            return fail(str(error), 1)
-        except BrokenPipeError:  # what reads our output has ended, such as `head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 128 + 13  # as SIGPIPE
-        except OSError as error:  # a full disk, a folder that may not be written
-            return fail(of_system(error), 1)
-        except MemoryError as error:
-            return fail(f"the memory does not suffice ({error}); a smaller --batch_size, "
-                        "--image_size or width of the networks needs less.", 1)
-        except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
-            return 130
+        except BaseException as error:
+            if (code := explain(error)) is None:
+                raise
+            return code
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def explain(error: BaseException) -> int | None:
+    """Says on stderr, in one line, what ended a command; returns its exit code. None, and nothing
+    said, if it is no mistake of its user, nor the machine's."""
+    match error:
+        case UserError():
+            return fail(str(error), 1)
+        case BrokenPipeError():  # what reads our output has ended, such as `head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + 13  # as SIGPIPE
+        case OSError():  # a full disk, a folder that may not be written
+            return fail(of_system(error), 1)
+        case MemoryError():
+            return fail(f"the memory does not suffice ({error}); a smaller --batch_size, "
+                        "--image_size or width of the networks needs less.", 1)
+        case KeyboardInterrupt():
+            print("stopped", file=sys.stderr)
+            return 130
+    return None
 
 
 def _parse_flags(argv):

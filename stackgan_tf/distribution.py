@@ -22,12 +22,15 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf.config import Config, UserError, check_choice, to_flags
-from stackgan_tf.messages import reason
+from stackgan_tf.config import Config, UserError, check_choice, explain, to_flags
+from stackgan_tf.messages import fail, reason
 
-# What TensorFlow raises in a worker when another one has gone.
+# What TensorFlow raises in a worker when another one has gone, and what it says then: its own
+# errors, of CUDA or of a disk, are of these classes too.
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
         tf.errors.DeadlineExceededError, tf.errors.InternalError, tf.errors.FailedPreconditionError)
+OF_OTHERS = re.compile("Collective ops is aborted|GRPC error|coordination|heartbeat|"
+                       "Connection reset|Socket closed|Broken pipe|failed to connect", re.I)
 SHARED_WITHIN = 60  # seconds; file systems like NFS may show a new file that late
 
 
@@ -268,14 +271,15 @@ class Cluster:
             try:
                 yield
                 self.gather([0])
-            except GONE as error:
-                _end(f"error: {place} stops, since another one has ended or cannot be reached "
-                     f"({_first_cause(error)}); what happened, that one has said. The same command "
-                     "on all of them goes on from the last checkpoint.")
-            except UserError as error:
-                _end(f"error: {error}")
-            except BaseException:
-                _end(traceback.format_exc())
+            except BaseException as error:
+                if isinstance(error, GONE) and OF_OTHERS.search(str(error.message)):
+                    code = fail(f"{place} stops, since another one has ended or cannot be reached "
+                                f"({_first_cause(error)}); what happened, that one has said. The "
+                                "same command on all of them goes on from the last checkpoint.", 1)
+                elif (code := explain(error)) is None:
+                    traceback.print_exc()
+                    code = 1
+                _end(code)
 
     def spread(self, batches: tf.data.Dataset):
         """Iterator over batches for the strategy, each replica its rows in order.
@@ -303,11 +307,11 @@ class Cluster:
                              for name, rows in parts.items()})
 
 
-def _end(words):
+def _end(code):
     """Ends the process without TensorFlow's farewell, which waits minutes for lost workers."""
-    print(words, file=sys.stderr, flush=True)
+    sys.stderr.flush()
     sys.__stdout__.flush()
-    os._exit(1)
+    os._exit(code)
 
 
 def _first_cause(error):

@@ -149,6 +149,30 @@ def test_workers_with_other_data_are_refused(monkeypatch):
         cluster.expect_same(12, "pictures")
 
 
+@pytest.mark.parametrize("error, code, words", [
+    (tf.errors.UnavailableError(None, None, "Collective ops is aborted by: Connection reset\nmore"),
+     1, r"error: worker 1 of 2 stops, since another one has ended .* \(Connection reset\); .*\n"),
+    (tf.errors.InternalError(None, None, "CUDA_ERROR_ILLEGAL_ADDRESS"), 1,
+     r"Traceback(?s:(?!another one).)*InternalError: CUDA_ERROR_ILLEGAL_ADDRESS\n"),
+    (tf.errors.FailedPreconditionError(None, None, "/data is no folder"), 1,
+     r"Traceback(?s:(?!another one).)*Error: /data is no folder\n"),
+    (UserError("no\nmore \x1b[31mroom" + 2000 * "!"), 1, r"error: no\\nmore \\x1b\[31mroom!{,1000} "
+                                                        r"\.\.\. !+\n"),
+    (OSError(28, "No space left on device", "/data"), 1,
+     "error: /data: No space left on device; make room.\n"),
+    (KeyboardInterrupt(), 130, "stopped\n"),
+])
+def test_what_ends_a_worker_is_said(monkeypatch, capsys, error, code, words):
+    def end(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(SystemExit) as caught, distribution.Cluster(None, 1, 2).together():
+        raise error
+    assert caught.value.code == code
+    assert re.fullmatch(words, capsys.readouterr().err)
+
+
 def test_a_cluster_of_one_machine_is_that_machine(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", tf_config("10.0.0.1:2222"))
     assert distribution.start("multi_worker", "").is_plain
