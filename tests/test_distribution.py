@@ -253,6 +253,8 @@ class Workers:
     """`python -m stackgan_tf.train`, or another program, on so many machines, all of them this one.
     """
 
+    started = []
+
     def __init__(self, folder, *flags, count=2, environment=None,
                  program=("-m", "stackgan_tf.train")):
         sockets = [socket.socket() for _ in range(count)]
@@ -270,6 +272,7 @@ class Workers:
                     [sys.executable, *program, *own], cwd=ROOT, stdout=file,
                     stderr=subprocess.STDOUT, env={**os.environ, "TF_CONFIG": tf_config(
                         *addresses, index=i), **(environment or {})}))
+        self.started += self.processes
 
     def text(self, i):
         with open(self.outputs[i]) as file:
@@ -288,11 +291,14 @@ class Workers:
 
     def wait(self, seconds=240):
         """The exit codes."""
-        try:
-            return [one.wait(seconds) for one in self.processes]
-        finally:
-            for one in self.processes:
-                one.kill()
+        return [one.wait(seconds) for one in self.processes]
+
+
+@pytest.fixture(autouse=True)
+def no_worker_stays():
+    yield
+    while Workers.started:
+        Workers.started.pop().kill()
 
 
 @pytest.fixture

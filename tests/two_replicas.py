@@ -25,8 +25,6 @@ CASES = {
     "stage 1": (1, {}),
     "stage 2": (2, {}),
     "R1": (1, {"discriminator_norm": "none", "r1_weight": 0.5, "r1_every": 2}),
-    "modern": (1, {"recipe": "modern", "discriminator_norm": "none", "batch_size": 8,
-                   "minibatch_std": 2}),
 }
 BAD = 2  # the step that is poisoned, before the first checkpoint
 
