@@ -118,6 +118,19 @@ def first(count):
     return {name: value[:count] for name, value in ROWS.items()}
 
 
+def test_constant_weights_draw_the_same_pictures(root, drawn, tmp_path):
+    for run in ("tiny", "silent"):
+        export.export_run(root, run, str(tmp_path / run), constant_weights=True)
+    model = serving.Model(str(tmp_path / "tiny"))
+    assert list(model.predict("serving_default", ROWS)["image_bytes"]) == drawn[2]
+    assert list(model.predict("stage1_and_stage2", ROWS)["stage1_bytes"]) == drawn[1]
+    left, of_encoder = (tf.train.list_variables(os.path.join(path, "variables/variables"))
+                        for path in (tmp_path / "tiny/1", f"{root}/tiny/text_encoder/saved_model"))
+    assert len(left) == len(of_encoder)  # the networks have none
+    silent = serving.Model(str(tmp_path / "silent"))
+    assert silent.predict("", {"seeds": [1, 2]})["image_bytes"].shape == (2,)
+
+
 # In C++
 
 
