@@ -358,6 +358,7 @@ def test_what_cannot_be_measured_is_said_at_once(obeying, tmp_path):
 def test_other_data_sets_are_scored_by_what_suits_them(obeying, tmp_path, monkeypatch, capsys):
     config = tmp_path / "run/stage1/config.json"
     config.write_text(json.dumps({"dataset": "folder"}))
+    monkeypatch.setattr(build, "load_held_out", lambda *_: FakeExamples())
     with pytest.raises(UserError, match="--dataset=folder; this score reads the attributes"):
         obeying(metrics=["attribute_accuracy"])
     monkeypatch.setattr(efficientnet_lite0, "find_weights", lambda: "there")
@@ -489,7 +490,7 @@ def test_too_few_for_what_was_asked_for_is_said_before_anything_is_drawn(
              "generated pictures, and --count=1 gives 1; give a larger --count than 1, or"),
             (7, {"metrics": ["kid", "r_precision"]}, "the split test has 60; take more data, or"),
             (12, {"metrics": ["r_precision"], "count": 99}, "--count=99 gives .*; give a larger"),
-            (1, {}, "nothing is left to measure on run 'run': kid needs 2 real pictures, and the "
+            (1, {}, "nothing is left to measure: kid needs 2 real pictures, and the "
              "split test has 1; take more data.")):
         with pytest.raises(UserError, match=words) as caught:
             small(pictures, **options)

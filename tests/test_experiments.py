@@ -175,12 +175,13 @@ def test_table_of_one_seed_has_the_bootstrap_of_several_their_range():
     three = Plan("test", "", PLAN.columns, PLAN.variants, {}, seeds=3)
     runs = {f"small-seed{i}": scored("small", i, kid) for i, kid in enumerate((0.05, 0.02, 0.08))}
     runs["large-seed0"] = {"variant": "large", "seed": 0, "steps": 800, "step_seconds": 1.0,
-                           "error": "train: out of memory"}
+                           "errors": {"train": "train: out of memory"}}
     runs["sketch-seed0"] = {"variant": "sketch", "seed": 0, "steps": 400, "step_seconds": 0.25}
     text = table.markdown(three, runs).splitlines()
     assert "| 64x64 | no | 1,200 | 0.500 | 0.0500 (0.0200 to 0.0800) |" in text
     assert "| 256x256 | yes | 400 + 800 | 0.250 + 1.000 |  |" in text
     assert "- 256x256, yes: seed 0 failed: train: out of memory; 2 of 3 not made yet" in text
+    assert text[-3:] == ["", "- 64x64, no: kl_weight=0.5", "- 256x256, yes: nothing"]
 
 
 def test_picture_of_the_table_puts_the_larger_number_to_the_right():

@@ -83,8 +83,7 @@ def _row(plan, variant, runs):
                     (value, record[f"{name}/low"], record[f"{name}/high"]))
     failed = [f"seed {run['seed']} failed: {'; '.join(dict.fromkeys(run['errors'].values()))}"
               for run in mine if run.get("errors")]
-    missing = sum("records" not in run and not run.get("errors") for run in mine)
-    missing += plan.seeds - len(mine)
+    missing = plan.seeds - sum(bool("records" in run or run.get("errors")) for run in mine)
     state = failed + [f"{missing} of {plan.seeds} not made yet"] * (missing > 0)
     both = [one for one in (variant.below, variant) if one]
     parts = [_first(runs, one) for one in both]
