@@ -107,16 +107,18 @@ def make_training(config, folder, learning_rate):
 
 
 def make_inference(config, folder, _):
-    """batch_size -> (a function that draws pictures as `generate` does, its graph)."""
+    """batch_size -> (a function that draws pictures as an export with --constant_weights does, its
+    graph)."""
     game, _ = _networks(config, folder)
     path = os.path.join(folder, "saved_model")
     checkpoint.StageExport(config, game).write(path, game.generator)
     saved = saved_parts.SavedPart(path, "the exported stage")
+    frozen = saved_parts.with_constants(saved.function)
 
     def make(batch_size):
         inputs = {name: tf.random.normal([batch_size, spec.shape[1]])
                   for name, spec in saved.inputs.items()}
-        return lambda: saved(inputs)["images"].numpy(), lambda: saved.function
+        return lambda: frozen(inputs)["images"].numpy(), lambda: frozen.function
 
     return make
 

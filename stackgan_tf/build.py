@@ -82,12 +82,16 @@ def load_examples(config: Config, split: str, most: int | None = None) -> Exampl
         return Examples(itertools.islice(_elements(config, split), most), config.load_size)
 
 
+class NoSplit(UserError):
+    """The data is in order, but has no such split."""
+
+
 def load_held_out(config: Config, most: int | None = None) -> Examples:
-    """The split "test"; UserError if there is none, or if it is the pictures of training."""
+    """The split "test"; NoSplit if there is none, or if it is the pictures of training."""
     module = _dataset(config)
     with plain_errors(config):
         if hasattr(module, "has_test") and not module.has_test(config):
-            raise UserError('nothing is marked as split "test".')
+            raise datasets.NoSplit('nothing is marked as split "test".')
     return load_examples(config, "test", most)
 
 
@@ -130,6 +134,8 @@ def plain_errors(config: Config):
         yield
     except UserError:
         raise
+    except datasets.NoSplit as error:
+        raise NoSplit(str(error)) from error
     except ValueError as error:  # what the data sets raise, in one line
         raise UserError(str(error)) from error
     except (OSError, tf.errors.OpError) as error:

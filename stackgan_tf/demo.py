@@ -115,7 +115,7 @@ def rows_of_data(generator, data_dir: str | None, name: str, count: int) -> list
     """Up to `count` elements of a run's data that have `name`, of "train" if none is held out."""
     # here, since with --server there need be no TensorFlow
     from stackgan_tf import build
-    config = generator.data_config(data_dir)
+    config = generator.data_config(data_dir=data_dir)
     for split in ("test", "train"):
         try:
             elements = itertools.islice(build.load_elements(config, split), 32 * count)

@@ -7,6 +7,7 @@ So 30,000 pictures begin with the same 1,000 that --count=1000 draws.
 
 import copy
 import hashlib
+import json
 import os
 
 import numpy as np
@@ -36,51 +37,39 @@ def choose_pairs(captions: list[int], count: int, seed: int) -> tuple[np.ndarray
     return tuple(np.array(pairs, int).reshape(-1, 2).T)
 
 
-class Drawings:
-    """A generator's pictures beside the real ones of a split.
+class Split:
+    """The real pictures that are compared, and the captions that are drawn from.
 
     Args:
-        config: of the data, `image_size` the side at which the real pictures are compared.
+        config: of the data, `image_size` the side at which the pictures are compared.
         split: "train", "test", or "": test, if there is one.
+        text: whether captions are drawn from; `embeds`: their words, not the data's embeddings.
 
     Attributes:
-        examples: the split, a pipeline.Examples.
+        examples: a pipeline.Examples.
         pictures, places: int (C,), of which picture and its which caption the C captions are, in
             the order in which they are drawn; empty without text.
-        knobs: of the generator, fields of knobs.Knobs.
     """
 
-    def __init__(self, generator: Generator, checkpoint_dir: str, config: Config, split: str,
-                 seed: int):
-        self.generator, self.seed, self.size = generator, seed, config.image_size
-        self.knobs = {}
+    def __init__(self, config: Config, split: str, seed: int, text: bool, embeds: bool):
+        self.size, self.crop_margin = config.image_size, config.crop_margin
+        self.seed, self.embeds = seed, embeds
         self.examples, self.split = _load(config, split)
+        if len(self.examples.captions) == MOST_REAL:
+            print(f"of the split {self.split}, no more than the first {MOST_REAL:,} pictures are "
+                  "compared", flush=True)
         numbers = [len(row) for row in self.examples.captions]
-        if generator.text and not generator.embeds:
+        if text and not embeds:
             if self.examples.embeddings is None:
-                raise UserError(f"run {generator.run!r} draws from embeddings, and those of its "
-                                f"data are not there: --dataset={config.dataset}.")
+                raise UserError(f"--dataset={config.dataset} --data_dir={config.data_dir} has no "
+                                "embeddings, which the run draws from; put them back.")
             numbers = np.diff(self.examples.offsets).tolist()
-        if not generator.text:
+        if not text:
             numbers = [0]
         elif not any(numbers):
             raise UserError(f"the split {self.split} has no caption to draw from; give another "
                             "--split.")
         self.pictures, self.places = choose_pairs(numbers, sum(numbers), seed)
-        digest = _digest(self.examples)
-        self._real_folder = os.path.join(checkpoint_dir, "real_features",
-                                         f"{_plain(config.dataset)}-{self.split}-{self.size}-{digest}")
-        parent = os.path.join(generator.part.path, "evaluation")
-        weights = hashlib.sha256(generator.fingerprint().encode()).hexdigest()[:12]
-        remove_others(parent, weights)  # or each evaluation in the course of a training would stay
-        self._fake_folder = os.path.join(parent, f"{weights}-{self.split}-{digest}-seed{seed}")
-
-    def turned(self, **knobs: float) -> "Drawings":
-        """The same captions and noises, drawn with the knobs at these values."""
-        other = copy.copy(self)
-        other.knobs = Knobs(**knobs).turned()
-        other._fake_folder += "".join(f"-{name}{value!r}" for name, value in other.knobs.items())
-        return other
 
     def __len__(self):
         """Real pictures that are compared."""
@@ -93,7 +82,7 @@ class Drawings:
     def texts(self, rows) -> list:
         """Captions, or embeddings, as the generator takes them."""
         examples, pairs = self.examples, zip(self.pictures[rows], self.places[rows])
-        if self.generator.embeds:
+        if self.embeds:
             return [examples.captions[i][j] for i, j in pairs]
         return [examples.embeddings[examples.offsets[i] + j] for i, j in pairs]
 
@@ -102,6 +91,33 @@ class Drawings:
         for which they are fewest."""
         rows = np.arange(min(count, len(self.pictures)))
         return fewest_others(self.pictures[rows], self.texts(rows))
+
+
+class Drawings(Split):
+    """A generator's pictures beside the real ones of a split.
+
+    Attributes:
+        knobs: of the generator, fields of knobs.Knobs.
+    """
+
+    def __init__(self, generator: Generator, checkpoint_dir: str, config: Config, split: str,
+                 seed: int):
+        super().__init__(config, split, seed, generator.text, generator.embeds)
+        self.generator, self.knobs = generator, {}
+        digest = _digest(self.examples)
+        self._real_folder = os.path.join(checkpoint_dir, "real_features",
+                                         f"{_plain(config.dataset)}-{self.split}-{self.size}-{digest}")
+        parent = os.path.join(generator.part.path, "evaluation")
+        weights = hashlib.sha256(generator.fingerprint.encode()).hexdigest()[:12]
+        remove_others(parent, weights)  # or each evaluation in the course of a training would stay
+        self._fake_folder = os.path.join(parent, f"{weights}-{self.split}-{digest}-seed{seed}")
+
+    def turned(self, **knobs: float) -> "Drawings":
+        """The same captions and noises, drawn with the knobs at these values."""
+        other = copy.copy(self)
+        other.knobs = Knobs(**knobs).turned()
+        other._fake_folder += "".join(f"-{name}{value!r}" for name, value in other.knobs.items())
+        return other
 
     def of_fakes(self, count: int, readers) -> dict:
         """What `readers` read off the first `count` pictures, as `collect` gives it."""
@@ -139,7 +155,7 @@ def _load(config, split):
         return build.load_examples(config, split, MOST_REAL), split
     try:
         return build.load_held_out(config, MOST_REAL), "test"
-    except UserError as error:  # a folder need not have one
+    except build.NoSplit as error:  # a folder need not have one
         examples = build.load_examples(config, "train", MOST_REAL)
         print("compared with the split train, from which the run has learnt: "
               f"{str(error).splitlines()[0]}", flush=True)
@@ -147,12 +163,14 @@ def _load(config, split):
 
 
 def _digest(examples):
-    """Changes when captions, pictures or embeddings do: of a sixteenth of the rows and columns."""
-    digest = hashlib.sha256("\n".join(c for row in examples.captions for c in row).encode())
+    """Changes when captions, pictures or embeddings do: of pictures, a sixteenth of the rows and
+    columns."""
+    digest = hashlib.sha256(json.dumps(list(map(list, examples.captions))).encode())
     for first in range(0, len(examples.captions), 1000):
         digest.update(np.ascontiguousarray(examples.images[first:first + 1000, 8::16, 8::16]))
     if examples.embeddings is not None:
-        digest.update(np.ascontiguousarray(examples.embeddings[::16]))
+        for values in (examples.offsets, examples.embeddings):
+            digest.update(np.ascontiguousarray(values))
     return digest.hexdigest()[:12]
 
 

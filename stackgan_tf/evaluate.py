@@ -26,14 +26,14 @@ it was stopped or killed. A thousand pictures take a minute or two.
 from absl import flags
 
 from stackgan_tf import evaluation
-from stackgan_tf.config import Config, define_flags, given_flags, run_cli
+from stackgan_tf.config import PLACES, Config, define_flags, given_flags, run_cli
 from stackgan_tf.features import RESIZES
 
 
 def main(_):
     values, given = flags.FLAGS, given_flags()
     names = ("metrics", "count", "seed", "split", "size", "inception", "inception_sha256", "resize",
-             "data_dir")
+             *PLACES)
     evaluation.evaluate(given.get("checkpoint_dir", Config.checkpoint_dir),
                         given.get("run", Config.run), values.stage,
                         **{name: values[name].value for name in names})
@@ -58,7 +58,8 @@ def define_own_flags() -> None:
                         "the two published files but holds their weights")
     flags.DEFINE_enum("resize", "", ["", *RESIZES], "how pictures come to a network's size; '': "
                       "pytorch for Inception, clean for the small network")
-    flags.DEFINE_string("data_dir", "", "where the data is now, if it was moved")
+    for name, what in zip(PLACES, ("data", "data's pictures", "data's captions")):
+        flags.DEFINE_string(name, "", f"where the {what} are now, if they were moved")
 
 
 if __name__ == "__main__":

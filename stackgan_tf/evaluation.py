@@ -7,10 +7,10 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
-from stackgan_tf import checkpoint, features, score_report
+from stackgan_tf import features, score_report
 from stackgan_tf.attribute_judge import Judge
-from stackgan_tf.config import Config, UserError
-from stackgan_tf.drawings import Drawings
+from stackgan_tf.config import PLACES, Config, UserError
+from stackgan_tf.drawings import Drawings, Split
 from stackgan_tf.feature_networks import efficientnet_lite0
 from stackgan_tf.generate import Generator
 from stackgan_tf.image_encoder import JointSpace
@@ -35,6 +35,8 @@ class Options:
     inception_sha256: str = ""
     resize: str = ""
     data_dir: str = ""
+    image_dir: str = ""
+    captions_dir: str = ""
 
 
 def evaluate(checkpoint_dir: str, run: str, stage: int | None = None, judge: Judge | None = None,
@@ -72,23 +74,22 @@ def prepare(generator: Generator, checkpoint_dir: str, o: Options, judge: Judge 
     """
     refuse_unwritable(generator.part.path)
     size = o.size or int(generator.saved.outputs["images"].shape[1])
-    config = dataclasses.replace(generator.data_config(o.data_dir), image_size=size)
+    places = {name: getattr(o, name) for name in PLACES}
+    config = dataclasses.replace(generator.data_config(**places), image_size=size)
     text = Part(checkpoint_dir, generator.run, "text_encoder")
     names = list(default)
     if o.metrics or not default:
         names = choose(generator, text, config, o)
     network = space = None
     if {*names} & {*OF_NETWORK}:
-        network = (features.inception(o.inception, o.inception_sha256, o.resize) if o.inception
-                   else features.small_network(o.resize))
+        network = features.of_flags(dataclasses.asdict(o))
     if "r_precision" in names:
         space = JointSpace(text)
     drawings = Drawings(generator, checkpoint_dir, config, o.split, o.seed)
     names = measurable(names, drawings, o)
     if "attribute_accuracy" in names and judge is None:
         judge = Judge(checkpoint_dir, config.data_dir, config.crop_margin)
-    step = checkpoint.exported_step(generator.part.saved_model)
-    return Scores(drawings, names, o.count, o.seed, network, space, judge, step)
+    return Scores(drawings, names, o.count, o.seed, network, space, judge)
 
 
 def record_of(scores: Scores, name: str) -> dict:
@@ -144,14 +145,14 @@ def _default(generator, text, config, o):
     return names
 
 
-def measurable(names: list[str], drawings: Drawings, o: Options) -> list[str]:
+def measurable(names: list[str], split: Split, o: Options) -> list[str]:
     """The metrics that the data and --count have enough for; what is left out is said.
 
     Raises UserError for one that was asked for, or if none is left.
     """
     left = []
     for name in names:
-        why, remedy = too_few(name, drawings, o.count)
+        why, remedy = too_few(name, split, o.count)
         if why and o.metrics:
             asked = "fid" if name == "frechet_distance" and "fid" in o.metrics else name
             raise UserError(f"--metrics={asked} {why}; {remedy}, or leave it out.")
@@ -160,9 +161,8 @@ def measurable(names: list[str], drawings: Drawings, o: Options) -> list[str]:
         else:
             left.append(name)
     if not left:
-        why, remedy = too_few(names[0], drawings, o.count)
-        raise UserError(f"nothing is left to measure on run {drawings.generator.run!r}: {names[0]} "
-                        f"{why}; {remedy}.")
+        why, remedy = too_few(names[0], split, o.count)
+        raise UserError(f"nothing is left to measure: {names[0]} {why}; {remedy}.")
     return left
 
 

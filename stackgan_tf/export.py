@@ -52,11 +52,13 @@ def main(_):
     with sigterm_raises():
         export_run(given.get("checkpoint_dir", Config.checkpoint_dir), given.get("run", Config.run),
                    values.output, values.version, values.precision, values.batch_size,
+                   values.constant_weights,
                    **{name: values[name].value for name in NAMES})
 
 
 def export_run(checkpoint_dir: str, run: str, output: str, version: int | None = None,
-               precision: str | None = None, batch_size: int = BATCH_SIZE, **knobs: float) -> str:
+               precision: str | None = None, batch_size: int = BATCH_SIZE,
+               constant_weights: bool = False, **knobs: float) -> str:
     """Writes the served model of a run, complete or not at all; returns its folder.
 
     Args:
@@ -64,6 +66,7 @@ def export_run(checkpoint_dir: str, run: str, output: str, version: int | None =
         version: None takes the next free one.
         precision: of the convolutions, "float32" or "bfloat16"; None: as trained, as `sample`.
         batch_size: so many pictures are drawn at a time, whatever the size of a request.
+        constant_weights: see saved_parts.with_constants.
         knobs: fields of Knobs.
     """
     if not output:
@@ -76,15 +79,18 @@ def export_run(checkpoint_dir: str, run: str, output: str, version: int | None =
     refuse_unwritable(output, "--output")
     generator = Generator(checkpoint_dir, run)
     final = version_folder(output, version)
-    functions, parts = in_precision(generator, checkpoint_dir, precision)
+    functions, networks = in_precision(generator, checkpoint_dir, precision)
     generator.generate(*example(generator), **knobs)  # UserError if it draws no finite picture
+    if constant_weights:
+        functions, networks = in_constants(functions, generator.saved.inputs), []
     model = ServedModel(generator, functions, Knobs(**knobs), batch_size)
     endpoints = model.endpoints()
     folder, name = os.path.split(final)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")  # no number: not served
     try:
-        checkpoint.export(temporary, parts, endpoints,
-                          checkpoint.exported_step(generator.part.saved_model))
+        encoder = [generator.encoder.loaded] if generator.encoder else []
+        checkpoint.export(temporary, [*encoder, *networks], endpoints,
+                          generator.step)
         write_warmup(os.path.join(temporary, WARMUP), endpoints)
         checkpoint.publish(temporary, final)
     finally:
@@ -113,13 +119,12 @@ def version_folder(output: str, version: int | None) -> str:
 def in_precision(generator: Generator, checkpoint_dir: str, precision: str | None
                  ) -> tuple[dict[int, Callable], list]:
     """({stage: inputs -> images}, what an export of these must track)."""
-    tracked = [generator.encoder.loaded] if generator.encoder else []
     if precision is None:
         return ({stage: by_name(function) for stage, function in generator.functions.items()},
-                [*tracked, generator.saved.loaded])
+                [generator.saved.loaded])
     if generator.stage == 1:
         stage1 = build.from_saved(stored_config(generator.part, precision), generator.saved)
-        return {1: lambda inputs: stage1(inputs)["images"]}, [*tracked, stage1]
+        return {1: lambda inputs: stage1(inputs)["images"]}, [stage1]
     path, folder = below(generator, checkpoint_dir)
     frozen = saved_parts.Stage1(path)
     stage1 = build.from_saved(stored_config(folder, precision), frozen)
@@ -129,7 +134,19 @@ def in_precision(generator: Generator, checkpoint_dir: str, precision: str | Non
         return stage1(inputs)["images"]
 
     return ({1: sketch, 2: lambda x: stage2({**x, "stage1_images": sketch(x)})["images"]},
-            [*tracked, stage1, stage2])
+            [stage1, stage2])
+
+
+def in_constants(functions: dict[int, Callable], inputs: dict) -> dict[int, Callable]:
+    """The functions of `in_precision` with their weights as constants."""
+    specs = {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in inputs.items()}
+
+    def constant(function):
+        called = tf.function(lambda x: {"images": function(x)}, autograph=False)
+        frozen = saved_parts.with_constants(called.get_concrete_function(specs))
+        return lambda x: frozen(x)["images"]
+
+    return {stage: constant(function) for stage, function in functions.items()}
 
 
 def by_name(function) -> Callable:
@@ -330,6 +347,8 @@ def define_own_flags() -> None:
     flags.DEFINE_integer("batch_size", BATCH_SIZE, "pictures drawn at a time, whatever the size of "
                          "a request. 1 answers a single one soonest; its pictures may differ from "
                          "`sample`'s by rounding", lower_bound=1, upper_bound=1024)
+    flags.DEFINE_bool("constant_weights", False, "for CPU servers with --batch_size=1: large "
+                      "networks answer sooner, and take much more memory")
 
 
 if __name__ == "__main__":

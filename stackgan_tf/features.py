@@ -9,6 +9,7 @@ How a picture is brought to the network's size moves such numbers as much as a b
 """
 
 import hashlib
+import os
 
 import numpy as np
 import tensorflow as tf
@@ -87,6 +88,15 @@ def to_input(pictures, size: int, resize: str, inception: bool):
     if not inception:
         return (x - 127.0) / 128.0
     return 2.0 * (x / 255.0) - 1.0 if resize == "pytorch" else (x - 128.0) / 128.0
+
+
+def of_flags(values: dict) -> Network:
+    """That of evaluate's --inception, --inception_sha256 and --resize, "" or left out where they
+    are not given; UserError for weights that will not do."""
+    path, resize = os.path.expanduser(values.get("inception", "")), values.get("resize", "")
+    if path:
+        return inception(path, values.get("inception_sha256", ""), resize)
+    return small_network(resize)
 
 
 def small_network(resize: str = "") -> Network:

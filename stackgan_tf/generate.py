@@ -28,6 +28,8 @@ class Generator:
     Attributes:
         stage: the one that was loaded.
         part: its folder.
+        fingerprint: tells its weights, the text encoder's included, from any others.
+        step: of training, at which it was exported; None if not known.
         text: whether it reads captions.
         embeds: whether it can embed them; a run on its data's own embeddings has no text encoder.
         saved: the stage's SavedPart.
@@ -49,22 +51,32 @@ class Generator:
                             f"({parts[wanted].saved_model} is missing); train it with: "
                             f"python -m stackgan_tf.train --stage={wanted} --run={run}")
         self.stage, self.part = wanted, parts[wanted]
-        self.saved = Stage(self.part.saved_model, f"stage {wanted}")
-        self.functions = {self.stage: self.saved.function}
-        if self.stage == 2 and "stage1" in self.saved.loaded.signatures:
-            self.functions[1] = self.saved.loaded.signatures["stage1"]
+        self._text_part = Part(checkpoint_dir, run, "text_encoder")
+        self.fingerprint = None
+        while self.fingerprint != (now := self._fingerprint_on_disk()):  # a training may export
+            self.fingerprint = now
+            self._load()
         # the order decides which random numbers go where
         self.latent_dims = {name: int(self.saved.inputs[name].shape[1])
                       for name in ("noise", "epsilon") if name in self.saved.inputs}
         self._draw = tf.function(lambda seeds: latents.draw_each(self.latent_dims, seeds),
                                  input_signature=[tf.TensorSpec([None], tf.int64)])
+        self._embedded = {}
+
+    def _fingerprint_on_disk(self):
+        return " ".join(filter(None, (self.part.fingerprint(), self._text_part.fingerprint())))
+
+    def _load(self):
+        self.step = checkpoint.exported_step(self.part.saved_model)
+        self.saved = Stage(self.part.saved_model, f"stage {self.stage}")
+        self.functions = {self.stage: self.saved.function}
+        if self.stage == 2 and "stage1" in self.saved.loaded.signatures:
+            self.functions[1] = self.saved.loaded.signatures["stage1"]
         self.text = "embeddings" in self.saved.inputs
         stored = self.part.read_config() or {}
         self.embeds = self.text and not stored.get("precomputed_embeddings")
-        self._text_part = Part(checkpoint_dir, run, "text_encoder")
         self.encoder = self._load_encoder() if self.embeds else None
         self.text_mean = checkpoint.text_mean(self.part.saved_model) if self.text else None
-        self._embedded = {}
 
     def _load_encoder(self):
         encoder = TextEncoder(self._text_part.saved_model)
@@ -78,14 +90,15 @@ class Generator:
                             "was trained with; put that one back.")
         return encoder
 
-    def data_config(self, data_dir: str | None = "") -> Config:
-        """The settings that find its data, which is where `data_dir` says, if anything; UserError
-        if they are not known."""
+    def data_config(self, **places: str | None) -> Config:
+        """The settings that find its data, which is where `places`, of config.PLACES, say, if
+        anything; UserError if they are not known."""
         config = self.part.config("dataset")
         if config is None:
             raise UserError(f"run {self.run!r} has no config.json that names its data set, so the "
                             "pictures that it was trained on are not known.")
-        return dataclasses.replace(config, data_dir=data_dir or config.data_dir)
+        return dataclasses.replace(config, **{name: place for name, place in places.items()
+                                              if place})
 
     @property
     def embedding_dim(self) -> int:
@@ -116,11 +129,6 @@ class Generator:
                       self.part.has_checkpoints() else "leave it out")
             raise UserError(f"text_strength needs the mean embedding of the training captions, "
                             f"which {run} does not have; {remedy}.")
-
-    def fingerprint(self) -> str:
-        """Tells these weights, the text encoder's included, from any others."""
-        parts = [self.part] + [self._text_part] * self.embeds
-        return " ".join(part.fingerprint() for part in parts)
 
     def generate(self, captions: Sequence[str] | None, seeds: Sequence[int],
                  stage: int | None = None, **knobs: float) -> np.ndarray:

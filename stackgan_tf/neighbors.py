@@ -28,7 +28,7 @@ def of_run(generator, pictures: np.ndarray, count: int, data_dir: str | None = N
 
     Raises UserError if they are not known or cannot be read.
     """
-    config = generator.data_config(data_dir)
+    config = generator.data_config(data_dir=data_dir)
     bar = Progress("reading the training pictures", 0, None, unit=" pictures")
 
     def training():

@@ -68,7 +68,7 @@ def describe(generator, texts, seed, knobs: Knobs) -> dict:
     return {"run": generator.run, "stage": generator.stage, "seed": seed,
             **dataclasses.asdict(knobs),
             "captions": f"{len(texts)}, SHA-256 {digest.hexdigest()[:16]}",
-            "weights": generator.fingerprint()}
+            "weights": generator.fingerprint}
 
 
 def claim(folder: str, settings: dict):

@@ -15,7 +15,7 @@ from stackgan_tf.messages import reason
 
 PLOT = "metrics.png"
 # Scores of other values of these are not comparable, so each gets a line of its own in a plot.
-_SETTINGS = ("size", "split", "resize", "count", "real_count", "seed")
+_SETTINGS = ("size", "crop_margin", "split", "resize", "count", "real_count", "seed")
 
 
 def commit() -> str | None:
@@ -94,9 +94,13 @@ def table(records: list[dict]) -> str:
             between = f"{record[f'{name}/low']:.4f} to {record[f'{name}/high']:.4f}"
             lines.append(f"{name:38}{value:9.4f}  {between:19}{''.join(extra)}"
                          f"{record['count']:10,}")
-    first = records[0]
-    lines.append(f"real pictures: {first['real_count']:,} of the split {first['split']}, their "
-                 f"centers at {first['size']}x{first['size']}")
+    first, counts = records[0], {}
+    for record in records:
+        counts.setdefault(f"{record['real_count']:,}", []).append(record["metric"])
+    real = " and ".join(f"{count} ({', '.join(names)})" if len(counts) > 1 else count
+                        for count, names in counts.items())
+    lines.append(f"real pictures: {real} of the split {first['split']}, their centers at "
+                 f"{first['size']}x{first['size']}")
     return "\n".join(lines)
 
 

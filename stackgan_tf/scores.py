@@ -14,7 +14,7 @@ import numpy as np
 from stackgan_tf import __version__, images
 from stackgan_tf.attribute_classifier import ATTRIBUTES, IMAGE_SIZE
 from stackgan_tf.attribute_judge import Judge, targets
-from stackgan_tf.drawings import Drawings
+from stackgan_tf.drawings import Drawings, Split
 from stackgan_tf.features import Network
 from stackgan_tf.image_encoder import JointSpace
 from stackgan_tf.metrics import (
@@ -42,16 +42,16 @@ NEEDS = {"frechet_distance": {REAL: 2, GENERATED: 2}, "kid": {REAL: 2, GENERATED
 OF_INCEPTION = {"frechet_distance": "fid", "kid": "kid", "inception_score": "inception_score"}
 
 
-def too_few(name: str, drawings: Drawings, count: int) -> tuple[str, str]:
+def too_few(name: str, split: Split, count: int) -> tuple[str, str]:
     """What a metric needs more of than `count` pictures of this data give, and what helps; ("", "")
     if it can be measured."""
-    found = {REAL: lambda count: len(drawings), GENERATED: lambda count: count,
-             OTHER: drawings.other_captions}
+    found = {REAL: lambda count: len(split), GENERATED: lambda count: count,
+             OTHER: split.other_captions}
     for what, needed in NEEDS.get(name, {}).items():
         if (there := found[what](count)) >= needed:
             continue
         if (most := found[what](math.inf)) < needed:
-            return (f"needs {needed} {what}, and the split {drawings.split} has {most}",
+            return (f"needs {needed} {what}, and the split {split.split} has {most}",
                     "take more data")
         return (f"needs {needed} {what}, and --count={count} gives {there}",
                 f"give a larger --count than {count}")
@@ -66,14 +66,12 @@ class Scores:
         names: the metrics, all possible (see evaluation.py).
         count, seed: as in evaluation.Options.
         network, space, judge: what the metrics in `names` need; the rest is not asked.
-        step: at which the stage was exported, None if not known.
     """
 
     def __init__(self, drawings: Drawings, names: list[str], count: int, seed: int,
-                 network: Network | None, space: JointSpace | None, judge: Judge | None,
-                 step: int | None):
+                 network: Network | None, space: JointSpace | None, judge: Judge | None):
         self.drawings, self.names, self.count, self.seed = drawings, names, count, seed
-        self.network, self.space, self.judge, self.step = network, space, judge, step
+        self.network, self.space, self.judge = network, space, judge
         self._begin, self._commit = time.monotonic(), commit()
 
     def turned(self, **knobs: float) -> "Scores":
@@ -134,8 +132,9 @@ class Scores:
     def _inception_score(self):
         real, fake = self._both("logits")
         values = inception_score.compute(fake, seed=self.seed)
-        if len(real) >= 10:
-            values["inception_score/real"] = inception_score.compute(real, replicates=2)[
+        if len(real) >= 10:  # mixed: in the data's order a split may hold a few classes alone
+            mixed = real[np.random.default_rng(self.seed).permutation(len(real))[:self.count]]
+            values["inception_score/real"] = inception_score.compute(mixed, replicates=2)[
                 "inception_score"]
         return self._of_network("inception_score", values, "10 splits in order; no bias in "
                                 "Inception's logits")
@@ -205,9 +204,11 @@ class Scores:
     def _record(self, metric, values, protocol, **more):
         drawings = self.drawings
         return {
-            "metric": metric, "stage": drawings.generator.stage, "step": self.step,
+            "metric": metric, "stage": drawings.generator.stage,
+            "step": drawings.generator.step,
             "count": self.count, "real_count": len(drawings), "seed": self.seed, **values,
-            "split": drawings.split, "size": drawings.size, "protocol": protocol, **more,
+            "split": drawings.split, "size": drawings.size,
+            "crop_margin": drawings.crop_margin, "protocol": protocol, **more,
             "seconds": round(time.monotonic() - self._begin, 1),
             "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "version": __version__, "commit": self._commit,

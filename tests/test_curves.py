@@ -58,6 +58,8 @@ def test_without_the_caption_alignment_is_chance_and_all_pictures_are_one(run, c
     assert none["kid_fake"] > found["curves"]["text_strength"][1]["kid_fake"]
     assert none["diversity_fake"] == 0  # no noise does anything here
     assert json.loads((tmp_path / "run/stage1/curves.json").read_text()) == found
+    # of all metrics: precision and recall take as many fakes as there are real ones, 12
+    assert (found["count"], found["real_count"]) == (120, 12)
     table = (tmp_path / "run/stage1/curves.md").read_text().splitlines()
     assert table[2].startswith("| truncation | precision | recall | density | coverage | kid | "
                                "diversity | petal color | petal shape |")

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -320,15 +321,19 @@ def test_smaller_pictures_are_enlarged_to_the_size_asked_for(obeying, monkeypatc
 def test_without_a_test_split_it_is_said(obeying, monkeypatch, capsys):
     def load(config, split, most):
         if split == "test":
-            raise UserError("there is no split test")
+            raise kind("there is no split test")
         return FakeExamples()
 
+    kind = build.NoSplit
     monkeypatch.setattr(build, "load_examples", load)
     record, = obeying(metrics=["kid"], count=20)[0]
     assert record["split"] == "train"
     assert "split train, from which the run has learnt: there is no" in capsys.readouterr().out
     with pytest.raises(UserError, match="no split test"):
         obeying(metrics=["kid"], count=20, split="test")
+    kind = UserError  # it is there, but cannot be read
+    with pytest.raises(UserError, match="no split test"):
+        obeying(metrics=["kid"], count=20)
 
 
 def test_what_cannot_be_measured_is_said_at_once(obeying, tmp_path):
@@ -353,6 +358,7 @@ def test_what_cannot_be_measured_is_said_at_once(obeying, tmp_path):
 def test_other_data_sets_are_scored_by_what_suits_them(obeying, tmp_path, monkeypatch, capsys):
     config = tmp_path / "run/stage1/config.json"
     config.write_text(json.dumps({"dataset": "folder"}))
+    monkeypatch.setattr(build, "load_held_out", lambda *_: FakeExamples())
     with pytest.raises(UserError, match="--dataset=folder; this score reads the attributes"):
         obeying(metrics=["attribute_accuracy"])
     monkeypatch.setattr(efficientnet_lite0, "find_weights", lambda: "there")
@@ -363,6 +369,42 @@ def test_other_data_sets_are_scored_by_what_suits_them(obeying, tmp_path, monkey
     with pytest.raises(UserError, match=r"nothing can be measured .* pip install"):
         obeying()
     assert "are left out; they need: pip install" in capsys.readouterr().out
+
+
+def test_a_caption_that_moves_to_the_next_picture_is_other_data():
+    def digest(captions, offsets=None, vectors=None):
+        return drawings._digest(SimpleNamespace(captions=captions, offsets=offsets, embeddings=(
+            vectors), images=np.zeros((2, 64, 64, 3), np.uint8)))
+
+    assert digest([["a", "b"], ["c"]]) != digest([["a"], ["b", "c"]])
+    vectors = np.zeros((20, 3), np.float32)
+    other = vectors.copy()
+    other[7, 1] = 1  # any of them
+    found = [digest([[], []], np.array(offsets), some) for offsets, some in (
+        ([0, 10, 20], vectors), ([0, 9, 20], vectors), ([0, 10, 20], other))]
+    assert len({*found}) == 3
+
+
+def test_real_pictures_sorted_by_class_have_the_same_inception_score():
+    logits = np.repeat(np.eye(10) * 1e3, 10, axis=0)  # certain of ten classes: its score is 10
+    one = scores.Scores.__new__(scores.Scores)
+    one.seed, one.count = 0, 100
+    one.real = one.fake = {"network": {"logits": logits}}
+    one._of_network = lambda metric, values, protocol: values
+    found = one._inception_score()
+    assert found["inception_score"] == pytest.approx(1.0)  # a class a split, as it comes
+    assert found["inception_score/real"] > 5
+
+
+def test_the_last_line_says_of_which_metric_the_real_pictures_are():
+    def line(metric, real):
+        return {"metric": metric, "count": 400, "real_count": real, "split": "test", "size": 64,
+                metric: 1.0, f"{metric}/low": 0.9, f"{metric}/high": 1.1}
+
+    both = score_report.table([line("precision_recall", 400), line("kid", 804)])
+    assert both.splitlines()[-1].startswith(
+        "real pictures: 400 (precision_recall) and 804 (kid) of the split test")
+    assert "real pictures: 804 of the split" in score_report.table([line("kid", 804)])
 
 
 def test_a_folder_without_splits_holds_nothing_out(folder, tiny, capsys):
@@ -448,7 +490,7 @@ def test_too_few_for_what_was_asked_for_is_said_before_anything_is_drawn(
              "generated pictures, and --count=1 gives 1; give a larger --count than 1, or"),
             (7, {"metrics": ["kid", "r_precision"]}, "the split test has 60; take more data, or"),
             (12, {"metrics": ["r_precision"], "count": 99}, "--count=99 gives .*; give a larger"),
-            (1, {}, "nothing is left to measure on run 'run': kid needs 2 real pictures, and the "
+            (1, {}, "nothing is left to measure: kid needs 2 real pictures, and the "
              "split test has 1; take more data.")):
         with pytest.raises(UserError, match=words) as caught:
             small(pictures, **options)

@@ -12,6 +12,7 @@ from absl import flags
 from conftest import TINY
 from PIL import Image
 
+from stackgan_tf import features
 from stackgan_tf.config import UserError
 from stackgan_tf.experiments import (
     ablation,
@@ -104,6 +105,16 @@ def test_a_recipe_differs_by_its_part_alone(preset, stage, onto):
         assert variant.stage == stages and variant.share + below == pytest.approx(1.0)
 
 
+def test_a_part_that_the_preset_has_is_taken_away():
+    made = recipes.recipes({}, 1, "preset")  # drawn_flowers: its own moving average, and R1
+    assert made["preset without EMA"] == {"recipe": "preset", "ema_decay": 0.0}
+    assert made["preset without R1"] == {"recipe": "preset", "r1_weight": 0.0}
+    assert made["preset with minibatch std"]["minibatch_std"] == 4  # of 16: 4 with R1, 12 without
+    # 3 and 9, 3 and 7: no size of groups but 1 divides both
+    for batch_size in (12, 10):
+        assert "minibatch std" not in recipes.parts({"batch_size": batch_size}, 1)
+
+
 def test_what_lies_below_a_chosen_variant_is_trained_too():
     some = Plan("", "", (), PLAN.variants, {}, chosen=("large",))
     assert [variant.name for variant in some.trained()] == ["sketch", "large"]
@@ -164,12 +175,13 @@ def test_table_of_one_seed_has_the_bootstrap_of_several_their_range():
     three = Plan("test", "", PLAN.columns, PLAN.variants, {}, seeds=3)
     runs = {f"small-seed{i}": scored("small", i, kid) for i, kid in enumerate((0.05, 0.02, 0.08))}
     runs["large-seed0"] = {"variant": "large", "seed": 0, "steps": 800, "step_seconds": 1.0,
-                           "error": "train: out of memory"}
+                           "errors": {"train": "train: out of memory"}}
     runs["sketch-seed0"] = {"variant": "sketch", "seed": 0, "steps": 400, "step_seconds": 0.25}
     text = table.markdown(three, runs).splitlines()
     assert "| 64x64 | no | 1,200 | 0.500 | 0.0500 (0.0200 to 0.0800) |" in text
     assert "| 256x256 | yes | 400 + 800 | 0.250 + 1.000 |  |" in text
     assert "- 256x256, yes: seed 0 failed: train: out of memory; 2 of 3 not made yet" in text
+    assert text[-3:] == ["", "- 64x64, no: kl_weight=0.5", "- 256x256, yes: nothing"]
 
 
 def test_picture_of_the_table_puts_the_larger_number_to_the_right():
@@ -192,10 +204,12 @@ class Pretended:
     Args:
         stop_at: at this call it is as if Ctrl-C had come.
         failing: (command, a part of the run's name) that ends with 1.
+        too_small_for: metrics that the data has too little for.
     """
 
-    def __init__(self, stop_at=None, failing=(None, "")):
+    def __init__(self, stop_at=None, failing=(None, ""), too_small_for=()):
         self.calls, self.stop_at, self.failing = [], stop_at, failing
+        self.too_small_for = too_small_for
 
     def __call__(self, module, flags, log):
         values = dict(flag[2:].split("=", 1) for flag in flags)
@@ -213,7 +227,11 @@ class Pretended:
         part = os.path.join(folder, f"stage{values.get('stage')}")
         if module == "experiments.step_times":
             with open(os.path.join(folder, "experiment.json")) as file:
-                names = json.load(file)["variants"]
+                stored = json.load(file)
+            names, scoring = stored["variants"], stored["scoring"]
+            left = [name for name in scoring["metrics"] if name not in self.too_small_for]
+            write(os.path.join(folder, "metrics.json"), json.dumps(
+                {"scoring": scoring, "metrics": left}))
             write(os.path.join(folder, "step_times.json"), json.dumps(
                 {name: {"seconds": 0.5 + i} for i, name in enumerate(names)}))
             write(os.path.join(folder, "captions.txt"), "a red flower\na blue flower\n")
@@ -299,6 +317,53 @@ def test_failure_leaves_out_what_stands_on_it_and_the_rest_goes_on(tmp_path, cap
     assert "failed" not in (tmp_path / "test/table.md").read_text()
 
 
+def test_scores_that_fail_are_reported_though_pictures_are_made_afterwards(tmp_path):
+    failing = Pretended(failing=("evaluate", "small"))
+    assert runner.Runner(planned(tmp_path), failing).run() == 1
+    assert failing.names() == WHOLE
+    text = (tmp_path / "test/table.md").read_text()
+    assert "64x64, no: seed 0 failed: evaluate: no more paint" in text
+
+    mended = Pretended()
+    assert runner.Runner(planned(tmp_path), mended).run() == 0
+    assert mended.names() == [WHOLE[4]]
+    assert "failed" not in (tmp_path / "test/table.md").read_text()
+
+
+def test_other_scores_are_made_of_the_same_trainings(tmp_path, capsys):
+    assert runner.Runner(planned(tmp_path), Pretended()).run() == 0
+    again = Pretended()
+    assert runner.Runner(planned(tmp_path, count=50, scoring={"resize": "tf1"}), again).run() == 0
+    assert again.names() == [WHOLE[1], WHOLE[4], WHOLE[7]]
+    assert again.calls[1][2]["count"] == "50" and again.calls[1][2]["resize"] == "tf1"
+    assert "the scores are made again" in capsys.readouterr().out
+
+
+def test_what_the_data_is_too_small_for_is_not_measured(tmp_path, capsys):
+    asked = planned(tmp_path, metrics=("kid", "r_precision"))
+    small = Pretended(too_small_for=("r_precision",))
+    assert runner.Runner(asked, small).run() == 0
+    assert {values["metrics"] for module, _, values in small.calls if module == "evaluate"} == {
+        "kid"}
+    assert "not measured, for the data is too small" in capsys.readouterr().out
+
+
+def test_metrics_of_a_small_folder(folder, tiny, capsys):
+    config = tiny(dataset="folder", data_dir=folder, precomputed_embeddings=False)
+    scoring = {"metrics": ["kid", "r_precision"], "asked": False, "count": 90}
+    assert step_times.metrics(scoring, config) == ["kid"]
+    assert "r_precision is left out: it needs 99 different captions" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--metrics=r_precision needs 99 different captions"):
+        step_times.metrics({**scoring, "asked": True}, config)
+
+
+def test_data_may_move_between_two_calls(tmp_path):
+    assert runner.Runner(planned(tmp_path, base={"data_dir": "here"}), Pretended()).run() == 0
+    more = Pretended()
+    assert runner.Runner(planned(tmp_path, base={"data_dir": "there"}, seeds=2), more).run() == 0
+    assert {values["data_dir"] for _, _, values in more.calls} == {"there"}
+
+
 def test_other_settings_are_refused_by_name(tmp_path):
     assert runner.Runner(planned(tmp_path), Pretended()).run() == 0
     for change, words in (({"minutes": 5.0}, r"--minutes=5.0 \(was 10.0\)"),
@@ -338,7 +403,8 @@ def typed(monkeypatch, tmp_path):
     return make
 
 
-def test_metrics_are_those_that_the_data_has(typed, folder):
+def test_metrics_are_those_that_the_data_has(typed, folder, monkeypatch):
+    monkeypatch.setattr(features, "of_flags", lambda flags: None)
     of_flowers = typed(ablation, "--inception=F", "--minutes=3")
     assert of_flowers.metrics == ablation.METRICS and of_flowers.minutes == 3
     assert of_flowers.folder.endswith("/ablation") and of_flowers.size == 256
@@ -351,6 +417,7 @@ def test_metrics_are_those_that_the_data_has(typed, folder):
     (["--text_once"], "--text_once=True is what this experiment varies"),
     (["--metrics=beauty"], "--metrics=beauty is unknown"),
     (["--metrics=fid"], "--metrics=fid needs the weights"),
+    (["--inception=/none.pth"], "/none.pth cannot be read"),
     (["--metrics=attribute_accuracy", "--dataset=folder"], "not --dataset=folder"),
     (["--metrics=r_precision", "--text_encoder=/nowhere"], "trained here"),
     (["--embedding_dim=0"], "--embedding_dim=0 trains without text"),

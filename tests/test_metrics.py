@@ -239,6 +239,13 @@ def test_others_are_of_other_pictures_and_other_words():
     assert r_precision.fewest_others(pictures, texts) == 2
 
 
+def test_no_other_caption_of_the_picture_is_among_the_wrong_ones():
+    # "a" stands for the first time under picture 0, and under 1 too, which is asked with "b"
+    pictures, texts = np.array([0, 1, 1, 2]), ["a", "a", "b", "c"]
+    assert r_precision.choose_others(pictures, texts, 1)[2].tolist() == [3]
+    assert r_precision.fewest_others(pictures, texts) == 1
+
+
 def test_of_the_fewest_others_a_choice_can_be_made_and_of_one_more_not():
     rng = np.random.default_rng(0)
     for _ in range(50):

@@ -14,6 +14,7 @@ from PIL import Image
 from stackgan_tf import caption_files, checkpoint, knobs, latents, sample
 from stackgan_tf.config import UserError
 from stackgan_tf.generate import Generator
+from stackgan_tf.run_folder import Part
 from stackgan_tf.saved_parts import TextEncoder
 
 
@@ -50,6 +51,16 @@ def test_given_output_is_not_overwritten(runs, tmp_path):
     with pytest.raises(UserError, match="already holds grid.png; choose another"):
         sample.sample(runs, "both", ["bad"], count=1, output=str(tmp_path))
     assert contents(sorted(tmp_path.iterdir())) == before
+
+
+def test_an_export_while_it_loads_is_loaded_anew(runs, monkeypatch):
+    found, loaded = iter(["old", "new", "new", "new"]), []
+    monkeypatch.setattr(Part, "fingerprint", lambda part: (
+        next(found) if part.path.endswith("stage2") else ""))
+    monkeypatch.setattr(Generator, "_load", lambda self, load=Generator._load: (
+        loaded.append(self.fingerprint), load(self)))
+    assert Generator(runs, "both").fingerprint == "new"
+    assert loaded == ["old", "new"]  # what was loaded first may be of either
 
 
 def test_a_picture_does_not_depend_on_its_batch(runs):

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf import images, manifest, parallel, picture_files
+from stackgan_tf.datasets import NoSplit
 from stackgan_tf.manifest import MANIFEST, Line
 
 _log = logging.getLogger(__name__)
@@ -178,7 +179,7 @@ def _lines_of(lines: list[Line], split: str) -> list[Line]:
         return lines
     chosen = [line for line in lines if line.split == split]
     if not chosen:
-        raise ValueError(
+        raise NoSplit(
             f'{MANIFEST}: no line has "split": "{split}", all {len(lines)} have '
             f'"{lines[0].split}"; mark some lines "{split}", or take "split" out of every '
             f"line to use the whole folder for both."

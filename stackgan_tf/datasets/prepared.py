@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from stackgan_tf.datasets import NoSplit
+
 PLAN = "prepared.json"
 _TFDS = "tensorflow_datasets.core.features."  # its own classes
 
@@ -52,8 +54,8 @@ def describe(config, split: str) -> Prepared:
     """
     builder, values = _open(config)
     if split not in builder.info.splits:
-        raise ValueError(f"data_dir={config.data_dir} has no split {split!r}; it has "
-                         f"{', '.join(sorted(builder.info.splits))}.")
+        raise NoSplit(f"data_dir={config.data_dir} has no split {split!r}; it has "
+                      f"{', '.join(sorted(builder.info.splits))}.")
     info, features = builder.info.splits[split], builder.info.features
     embeddings = features["embeddings"].shape[-1] if "embeddings" in features else 0
     return Prepared(

@@ -25,6 +25,7 @@ import numpy as np
 
 from stackgan_tf import images, parallel, picture_files, restricted_pickle
 from stackgan_tf.caption_files import CaptionFiles
+from stackgan_tf.datasets import NoSplit
 
 NAMES, CLASSES = "filenames.pickle", "class_info.pickle"
 EMBEDDINGS = "char-CNN-RNN-embeddings.pickle"
@@ -259,8 +260,8 @@ def _split_folder(config, split):
                          "--data_dir=data/birds")
     folder = Path(os.path.expanduser(config.data_dir)) / split
     if not folder.is_dir():
-        raise ValueError(f"data_dir={config.data_dir} holds no folder {split}/; give the one that "
-                         f"holds {split}/{NAMES}.")
+        raise NoSplit(f"data_dir={config.data_dir} holds no folder {split}/; give the one that "
+                      f"holds {split}/{NAMES}.")
     return folder
 
 

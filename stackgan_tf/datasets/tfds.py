@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 
 from stackgan_tf import images, picture_files
 from stackgan_tf.caption_files import CaptionFiles, is_empty
+from stackgan_tf.datasets import NoSplit
 
 CAPTIONS = ("captions", "caption", "texts", "text", "sentences", "sentence", "descriptions",
             "description")
@@ -81,8 +82,8 @@ def _read(builder, config, split):
         raise ValueError(f"split is {split!r}; use 'train' or 'test'.")
     wanted = [name for name in SPLITS[split] if name in known]
     if known and not wanted:
-        raise ValueError(f"--dataset={config.dataset} has no split {' or '.join(SPLITS[split])}, "
-                         f"only {', '.join(known)}.")
+        raise NoSplit(f"--dataset={config.dataset} has no split {' or '.join(SPLITS[split])}, "
+                      f"only {', '.join(known)}.")
     if wanted and not builder.info.splits[wanted[0]].num_examples:
         raise ValueError(f"--dataset={config.dataset}: its split {wanted[0]} is empty; prepare it "
                          "again with pictures in it, or choose another data set.")

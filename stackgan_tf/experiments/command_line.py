@@ -7,13 +7,15 @@ from collections.abc import Callable
 import tensorflow as tf
 from absl import flags
 
-from stackgan_tf import build, evaluation
+from stackgan_tf import build, evaluation, features
 from stackgan_tf.config import Config, UserError, check_run, define_flags, given_flags
 from stackgan_tf.experiments.plan import OWN, Plan, Variant
 from stackgan_tf.experiments.runner import Runner
 from stackgan_tf.feature_networks import efficientnet_lite0
 from stackgan_tf.run_folder import refuse_unwritable
 from stackgan_tf.scores import OF_NETWORK
+
+SCORING = ("inception", "inception_sha256", "resize")  # flags of evaluate
 
 
 def define_own_flags(name: str, minutes: float) -> None:
@@ -33,8 +35,8 @@ def define_own_flags(name: str, minutes: float) -> None:
                       "'': what suits the data")
     flags.DEFINE_integer("count", 1000, "pictures that are generated for the scores",
                          lower_bound=2, upper_bound=10**7)
-    flags.DEFINE_string("inception", "", "as in evaluate: file of the weights of the FID's "
-                        "Inception; '': the small ImageNet network")
+    for flag in SCORING:
+        flags.DEFINE_string(flag, "", "as in evaluate")
 
 
 def run(name: str, columns: tuple[str, ...], make: Callable[[dict], list[Variant]],
@@ -60,8 +62,10 @@ def run(name: str, columns: tuple[str, ...], make: Callable[[dict], list[Variant
     folder = os.path.join(root, values.run)
     refuse_unwritable(folder)
     base = _with_embeddings(base, make)
+    scoring = {flag: values[flag].value for flag in SCORING if values[flag].value}
     plan = Plan(name, folder, columns, tuple(make(base)), base, values.minutes, values.steps,
-                values.seeds, tuple(values.variants), (), values.count, size, values.inception)
+                values.seeds, tuple(values.variants), (), values.count, size, scoring,
+                bool(values.metrics))
     plan = dataclasses.replace(plan, metrics=_metrics(values.metrics, metrics, plan))
     for variant in plan.trained():
         plan.config(variant)  # refused now, not after hours
@@ -91,12 +95,15 @@ def _metrics(given, default, plan):
                             f"{', '.join(evaluation.METRICS)}.")
         if reason := _lacks(name, plan):
             raise UserError(f"--metrics={name}: {reason}")
-    if {*chosen} & {*OF_NETWORK} and not plan.inception and not efficientnet_lite0.find_weights():
+    inception = plan.scoring.get("inception")
+    if {*chosen} & {*OF_NETWORK} and not inception and not efficientnet_lite0.find_weights():
         raise UserError(f"{', '.join(n for n in chosen if n in OF_NETWORK)} need a network: "
                         f"{evaluation.INSTALL}, or --inception=FILE, or other --metrics.")
-    if "fid" in chosen and not plan.inception:
+    if "fid" in chosen and not inception:
         raise UserError("--metrics=fid needs the weights that it is defined by: --inception=FILE; "
                         "without them take kid.")
+    if {*chosen} & {*OF_NETWORK}:
+        features.of_flags(plan.scoring)  # UserError for weights that will not do
     return tuple(dict.fromkeys("frechet_distance" if n == "fid" else n for n in chosen))
 
 

@@ -88,9 +88,10 @@ def measure(checkpoint_dir: str, run: str, stage: int | None = None,
         bar.update(done, {})
     bar.close()
     common = {key: records[0][key] for key in (
-        "stage", "step", "count", "real_count", "seed", "split", "size", "network", "weights",
-        "resize", "version", "commit")}
-    found = {"run": run, "metrics": scores.names, **common, "curves": curves}
+        "stage", "step", "seed", "split", "size", "network", "weights", "resize", "version",
+        "commit")}
+    found = {"run": run, "metrics": scores.names, "count": scores.count,
+             "real_count": len(scores.drawings), **common, "curves": curves}
     write(generator.part, found)
     return found
 
@@ -112,7 +113,7 @@ def possible(generator: Generator, values: dict) -> dict:
 def choose(generator: Generator, checkpoint_dir: str, data_dir: str) -> list[str]:
     """The metrics: those of the features, and of the captions what can be had."""
     of_network = ["precision_recall", "kid", *["diversity"] * generator.text]
-    config = generator.data_config(data_dir)
+    config = generator.data_config(data_dir=data_dir)
     text = Part(checkpoint_dir, generator.run, "text_encoder")
     for name in ("attribute_accuracy", "r_precision"):
         why = evaluation.why_not(name, generator, text, config)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from stackgan_tf.config import FREE, Config, UserError, resolve
+from stackgan_tf.config import FREE, PLACES, Config, UserError, resolve
 
 # What the experiment itself decides, for each training.
 OWN = ("stage", "run", "seed", "stage1", "train_steps", "epochs", "learning_rate_decay_epochs",
@@ -48,7 +48,9 @@ class Plan:
         steps: so many in all, if not 0.
         seeds: 0 ... seeds - 1 are trained.
         chosen: the names of the variants to be trained, with what lies below; () for all.
-        metrics, count, size, inception: of evaluate.
+        metrics, count, size, scoring: of evaluate, `scoring` {flag: value} of the network's flags
+            that were given.
+        asked: whether `metrics` were asked for, so that none may be left out.
     """
 
     name: str
@@ -63,7 +65,8 @@ class Plan:
     metrics: tuple[str, ...] = ("kid",)
     count: int = 1000
     size: int = 0
-    inception: str = ""
+    scoring: dict = dataclasses.field(default_factory=dict)
+    asked: bool = False
 
     def options(self, variant: Variant) -> dict:
         """All options of a training but those of OWN."""
@@ -94,12 +97,12 @@ class Plan:
 
     def settings(self) -> dict:
         """What decides on the numbers, as JSON: going on with other settings is refused, but for
-        those of config.FREE."""
+        "scoring", and those of config.FREE and PLACES."""
         return {
             "experiment": self.name, "minutes": 0.0 if self.steps else self.minutes,
-            "steps": self.steps, "metrics": list(self.metrics), "count": self.count,
-            "size": self.size, "inception": self.inception,
-            "base": self.base,
+            "steps": self.steps, "base": self.base, "scoring": {
+                "metrics": list(self.metrics), "asked": self.asked, "count": self.count,
+                "size": self.size, **self.scoring},
             "variants": {variant.name: {
                 "stage": variant.stage, "share": variant.share, "options": variant.options,
                 "below": variant.below.name if variant.below else None}
@@ -109,9 +112,9 @@ class Plan:
 
 def differences(before: dict, now: dict) -> list[str]:
     """In words, what differs between two `Plan.settings`; variants that only one has do not."""
-    found = [f"--{name}={now[name]} (was {before.get(name)})"
-             for name in now if name not in ("base", "variants") and now[name] != before.get(name)]
-    for name in sorted({*before["base"], *now["base"]} - {*FREE}):
+    found = [f"--{name}={now[name]} (was {before.get(name)})" for name in now
+             if name not in ("base", "scoring", "variants") and now[name] != before.get(name)]
+    for name in sorted({*before["base"], *now["base"]} - {*FREE, *PLACES}):
         was, is_now = (some["base"].get(name, "not given") for some in (before, now))
         if was != is_now:
             found.append(f"--{name}={is_now} (was {was})")

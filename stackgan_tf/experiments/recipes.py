@@ -6,7 +6,9 @@ its parts alone.
     python -m stackgan_tf.experiments.recipes --run=mine-recipes --dataset=folder --data_dir=DIR
 
 The parts are added one by one to the preset's recipe (--onto=paper: to the paper's); one that it
-has already is taken away from it instead. --stage=1 compares Stage-I; --stage=2 compares Stage-II,
+has already is taken away from it instead. Some bring or take others along: penalties need a
+discriminator without batch norm, MA-GP takes R1's place, TTUR comes with DF-GAN's Adam; below the
+table stands what each row changes. --stage=1 compares Stage-I; --stage=2 compares Stage-II,
 on one Stage-I that the preset's recipe has trained for half of --minutes; --stage=both gives each
 variant a Stage-I of its own recipe, for a third of its time.
 
@@ -45,7 +47,7 @@ def parts(base: dict, stage: int) -> dict[str, tuple[dict, dict]]:
                      for name in ("preset", "paper"))
     modern = RECIPES["modern"][""]
     # it must divide both sets that --r1_every makes of the batch
-    apart = preset.batch_size // preset.r1_every
+    apart = -(-preset.batch_size // preset.r1_every)
     alike = math.gcd(modern["minibatch_std"], apart, preset.batch_size - apart)
     unnormed = {"discriminator_norm": "none"}
     made = {
@@ -61,8 +63,10 @@ def parts(base: dict, stage: int) -> dict[str, tuple[dict, dict]]:
         "conditional norm": {"condition_blocks": True},
         "TTUR": {name: modern[name] for name in (
             "learning_rate", "discriminator_learning_rate", "adam_beta1", "adam_beta2")},
-        "EMA": {"ema_decay": modern["ema_decay"]},
+        "EMA": {"ema_decay": preset.ema_decay or modern["ema_decay"]},
     }
+    if alike == 1:  # no such groups in this batch
+        del made["minibatch std"]
     if stage == 2:
         made["add to sketch"] = {"add_to_sketch": True}
     without = {name: {field: getattr(paper, field) for field in options}

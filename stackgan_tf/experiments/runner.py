@@ -1,10 +1,12 @@
 """Does an experiment: each training and its scores by the ordinary commands, one after the other.
 
 Everything lies in the experiment's folder: a run for each variant and seed, with the log of its
-commands; experiment.json, the settings; step_times.json; results.json, what is done; table.md,
-table.png and contact_sheet.png. The same command goes on where it was stopped or killed.
+commands; experiment.json, the settings; step_times.json; metrics.json, what is measured;
+results.json, what is done; table.md, table.png and contact_sheet.png. The same command goes on
+where it was stopped or killed.
 """
 
+import ctypes
 import json
 import os
 import shutil
@@ -15,7 +17,7 @@ import time
 from collections.abc import Callable
 
 from stackgan_tf import score_report
-from stackgan_tf.config import UserError
+from stackgan_tf.config import PLACES, UserError
 from stackgan_tf.experiments import table
 from stackgan_tf.experiments.plan import (
     TEXT,
@@ -31,6 +33,7 @@ from stackgan_tf.run_folder import Part, lock
 
 SCORING = 240.0  # seconds that a run's scores may take, before one has been scored
 PARTS = ("train", "evaluate", "sample")
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Stopped(Exception):
@@ -42,12 +45,18 @@ def call(module: str, flags: list[str], log: str) -> int:
 
     Ctrl-C and SIGTERM are passed on, so that a training saves a checkpoint; then raises Stopped.
     """
-    received = []
+    received, prctl = [], getattr(ctypes.CDLL(None), "prctl", None)  # Linux
+
+    def end_with_parent():
+        """Where this process is killed, so is the child: two must not train one run."""
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
     os.makedirs(os.path.dirname(log), exist_ok=True)
     with open(log, "a", encoding="utf-8") as file:
         # a session of its own keeps a terminal's Ctrl-C from reaching it twice
         child = subprocess.Popen([sys.executable, "-m", f"stackgan_tf.{module}", *flags],
-                                 stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+                                 stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+                                 preexec_fn=prctl and end_with_parent)
 
         def forward(number, _):
             received.append(number)
@@ -75,6 +84,7 @@ class Runner:
         self.plan, self.call = plan, call
         self.runs = {}  # {run: what is known of it}, see `_entry`
         self.times = {}  # {variant: seconds a step}
+        self.metrics = plan.metrics  # less what the data has too little for
         self.scoring = []  # seconds that each scoring took
 
     def run(self) -> int:
@@ -109,18 +119,26 @@ class Runner:
     def _open(self):
         """Takes the folder; UserError if it belongs to other settings, or to another process."""
         plan, before = self.plan, self._read("experiment.json")
-        if before and (found := differences(before, plan.settings())):
+        settings = plan.settings()
+        if before and (found := differences(before, settings)):
             raise UserError(f"{plan.folder} was made with other settings: {', '.join(found)}; "
                             "repeat those, or choose another --run.")
         os.makedirs(plan.folder, exist_ok=True)
         self._lock = lock(self.path("lock"), f"another process is at work in {plan.folder}; wait "
                           "for it, or choose another --run.")
-        settings = plan.settings()
+        self.runs = self._read("results.json").get("runs", {})
+        if before and before.get("scoring") != settings["scoring"]:
+            print("the scores are made again, as these flags say; no training is", flush=True)
+            for entry in self.runs.values():
+                entry.pop("records", None)
+            self._save()
         settings["variants"] = {**before.get("variants", {}), **settings["variants"]}
-        options = {variant.name: plan.options(variant) for variant in plan.variants}
+        options = {variant.name: plan.options(variant) for variant in plan.trained()}
         self._write("experiment.json",
                     {**settings, "text_encoder": self.text_encoder, "options": options})
-        self.runs = self._read("results.json").get("runs", {})
+
+    def _save(self):
+        self._write("results.json", {"settings": self.plan.settings(), "runs": self.runs})
 
     # ------------------------------------------------------------------ before the trainings
 
@@ -139,13 +157,18 @@ class Runner:
             if not self._step("text encoder of all", "train_text_encoder", options,
                               self.path(TEXT, "train_text_encoder.log"), begin):
                 return False
-        trained = self.plan.trained()
-        if {variant.name for variant in trained} - set(self._read("step_times.json")):
+        scoring, trained = self.plan.settings()["scoring"], self.plan.trained()
+        if ({variant.name for variant in trained} - set(self._read("step_times.json"))
+                or self._read("metrics.json").get("scoring") != scoring):
             where, run = os.path.split(self.plan.folder)
             if not self._step("step times of all variants, measured in turn",
                               "experiments.step_times", {"run": run, "checkpoint_dir": where},
                               self.path("step_times.log"), begin):
                 return False
+        self.metrics = self._read("metrics.json")["metrics"]
+        if left_out := [name for name in self.plan.metrics if name not in self.metrics]:
+            print(f"not measured, for the data is too small (see {self.path('step_times.log')}): "
+                  f"{', '.join(left_out)}", flush=True)
         self.times = {name: one["seconds"] for name, one in self._read("step_times.json").items()}
         return True
 
@@ -166,11 +189,11 @@ class Runner:
                 continue
             place = f"[{number}/{len(jobs)}] {self.run_name(variant, seed)}:"
             self._do(variant, seed, part, f"{place} {part}", self._seconds_left(jobs[number - 1:]))
-            self._write("results.json", {"settings": self.plan.settings(), "runs": self.runs})
-            if part != "train" or self._entry(variant, seed).get("error"):
+            self._save()
+            if part != "train" or self._entry(variant, seed).get("errors"):
                 table.write(self.plan, self.runs, self.path())
         table.write(self.plan, self.runs, self.path())
-        failed = [name for name, entry in self.runs.items() if entry.get("error")]
+        failed = [name for name, entry in self.runs.items() if entry.get("errors")]
         print(f"done: {self.path('table.md')}, table.png, contact_sheet.png"
               + f"; failed: {', '.join(failed)}" * bool(failed), flush=True)
         return 1 if failed else 0
@@ -180,7 +203,8 @@ class Runner:
 
     def _entry(self, variant, seed):
         """What is known of a run: `variant`, `seed`, `steps` (of the stage), `step_seconds`,
-        `train_seconds` (of all its commands), `trained`, `records` (of evaluate) and `error`."""
+        `train_seconds` (of all its commands), `trained`, `records` (of evaluate) and `errors`,
+        {part: why it failed}."""
         return self.runs.setdefault(self.run_name(variant, seed), {
             "variant": variant.name, "seed": seed, "trained": False, "train_seconds": 0.0})
 
@@ -211,7 +235,7 @@ class Runner:
     def _do(self, variant, seed, part, what, left):
         entry, begin = self._entry(variant, seed), time.monotonic()
         if reason := self._missing(variant, seed, part):
-            entry["error"] = reason
+            entry.setdefault("errors", {})[part] = reason
             print(f"{what}: left out, {reason}", flush=True)
             return
         more = ""
@@ -225,25 +249,26 @@ class Runner:
         module, options = getattr(self, f"_{part}")(variant, seed)
         code = self.call(module, as_flags(options), log)
         seconds = time.monotonic() - begin
-        entry.pop("error", None)
+        entry.setdefault("errors", {}).pop(part, None)
         if part == "train":
             entry["train_seconds"] += seconds
         if code:
-            entry["error"] = f"{part}: {last_words(log, code)}"
+            entry["errors"][part] = f"{part}: {last_words(log, code)}"
             print(f"{what}: failed, {last_words(log, code)} ({log})", flush=True)
         elif part == "train":
             entry["trained"] = True
         elif part == "evaluate":
             self.scoring.append(seconds)
             records = score_report.read_lines(self._part(variant, seed).metrics)
-            entry["records"] = records[-len(self.plan.metrics):]
+            entry["records"] = records[-len(self.metrics):]
             print(f"{what}: {table.in_words(entry['records'])}", flush=True)
 
     def _missing(self, variant, seed, part):
         """What must be there before, and is not; "" if all is."""
         if part != "train":
             done = self._is_done(variant, seed, "train")
-            return "" if done else self._entry(variant, seed).get("error", "it is not trained")
+            errors = self._entry(variant, seed).get("errors", {})
+            return "" if done else errors.get("train", "it is not trained")
         if variant.below and not self._is_done(variant.below, seed, "train"):
             return f"{self.run_name(variant.below, seed)}, its Stage-I, is not trained"
         return ""
@@ -263,9 +288,9 @@ class Runner:
 
     def _evaluate(self, variant, seed):
         plan = self.plan
-        more = {"inception": plan.inception} if plan.inception else {}
-        return "evaluate", {**self._place(variant, seed), "metrics": ",".join(plan.metrics),
-                            "count": plan.count, "size": plan.size, **more}
+        places = {name: plan.base[name] for name in PLACES if name in plan.base}
+        return "evaluate", {**self._place(variant, seed), "metrics": ",".join(self.metrics),
+                            "count": plan.count, "size": plan.size, **places, **plan.scoring}
 
     def _sample(self, variant, seed):
         shown = ({"captions_file": self.path("captions.txt")} if self.text_encoder else

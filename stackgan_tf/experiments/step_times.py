@@ -1,12 +1,12 @@
-"""What an experiment asks before its trainings: how long a step of each variant takes, and which
-captions its contact sheet shows. A process of its own, so that its memory, and a GPU's, is free
-again; the experiment's command starts it:
+"""What an experiment asks before its trainings: how long a step of each variant takes, which of its
+metrics the data has enough for, and which captions its contact sheet shows. A process of its own,
+so that its memory, and a GPU's, is free again; the experiment's command starts it:
 
     python -m stackgan_tf.experiments.step_times --run=ablation
 
 reads checkpoints/ablation/experiment.json and writes step_times.json beside it, {variant:
-{"seconds": of the fastest round, "rounds": of each}}, and captions.txt (captions.npy, vectors, of
-data that has these).
+{"seconds": of the fastest round, "rounds": of each}}, metrics.json, and captions.txt (captions.npy,
+vectors, of data that has these).
 
 All variants are measured in turn, for a few seconds each, again and again. The fastest round
 counts: whatever else is at work on the machine can only slow a step down (with two trainings beside
@@ -26,6 +26,8 @@ import tensorflow as tf
 
 from stackgan_tf import build, checkpoint, devices, distribution, saved_parts, shown_texts, train
 from stackgan_tf.config import Config, define_flags, given_flags, resolve, run_cli
+from stackgan_tf.drawings import Split
+from stackgan_tf.evaluation import Options, measurable
 from stackgan_tf.images import write
 from stackgan_tf.run_folder import Part
 from stackgan_tf.sources import read_json
@@ -40,6 +42,7 @@ class Timed(train.Trainer):
 
     def __init__(self, config: Config, frozen_stage1: saved_parts.Stage1 | None):
         self.config, self.cluster = config, distribution.Cluster()
+        self.cluster.check(config)
         self.part = Part(config.checkpoint_dir, config.run, f"stage{config.stage}")
         self._make_networks(frozen_stage1, steps_per_epoch=1.0)
         self.batch, self.done = random_batch(config), 0
@@ -120,6 +123,13 @@ def write_captions(config: Config, folder: str) -> None:
         np.save(os.path.join(folder, "captions.npy"), texts.embeddings)
 
 
+def metrics(scoring: dict, config: Config) -> list[str]:
+    """Those of the plan that its data has enough for; UserError for one that was asked for."""
+    asked = scoring["metrics"] if scoring["asked"] else ()
+    split = Split(config, "", 0, text=True, embeds=not config.precomputed_embeddings)
+    return measurable(scoring["metrics"], split, Options(metrics=asked, count=scoring["count"]))
+
+
 def main(_):
     given = given_flags()
     folder = os.path.join(given["checkpoint_dir"], given["run"])
@@ -128,10 +138,15 @@ def main(_):
     times = read_json(path) if os.path.exists(path) else {}
     configs = {name: settle({**options, "text_encoder": stored["text_encoder"]},
                             known[name]["stage"]) for name, options in stored["options"].items()}
-    devices.settle_determinism(next(iter(configs.values())))
+    first = next(iter(configs.values()))
+    devices.settle_determinism(first)
+    write(os.path.join(folder, "metrics.json"), json.dumps(
+        {"scoring": stored["scoring"], "metrics": metrics(stored["scoring"], first)}).encode())
     new = {name: config for name, config in configs.items() if name not in times}
     if not any(os.path.exists(os.path.join(folder, f"captions.{end}")) for end in ("txt", "npy")):
-        write_captions(next(iter(configs.values())), folder)
+        write_captions(first, folder)
+    if not new:
+        return
     below = {name: configs[known[name]["below"]] for name in new if known[name]["below"]}
     for name, rounds in measure(new, below).items():
         times[name] = {"seconds": min(rounds), "rounds": rounds}

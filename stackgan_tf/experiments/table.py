@@ -81,8 +81,9 @@ def _row(plan, variant, runs):
             for name, value in score_report.values(record).items():
                 found.setdefault(name, []).append(
                     (value, record[f"{name}/low"], record[f"{name}/high"]))
-    failed = [f"seed {run['seed']} failed: {run['error']}" for run in mine if run.get("error")]
-    missing = plan.seeds - len(scored) - len(failed)
+    failed = [f"seed {run['seed']} failed: {'; '.join(dict.fromkeys(run['errors'].values()))}"
+              for run in mine if run.get("errors")]
+    missing = plan.seeds - sum(bool("records" in run or run.get("errors")) for run in mine)
     state = failed + [f"{missing} of {plan.seeds} not made yet"] * (missing > 0)
     both = [one for one in (variant.below, variant) if one]
     parts = [_first(runs, one) for one in both]
@@ -138,11 +139,14 @@ def notes(plan: Plan, runs: dict[str, dict]) -> list[str]:
     said = [f"{plan.steps:,} steps for each row in all" if plan.steps else
             f"{plan.minutes:g} minutes of training steps for each row in all, by step times that "
             "were measured beforehand, in turn"]
-    if any(variant.below for variant in plan.rows()):
-        said[0] += "; Stage-I and Stage-II share them"
+    if below := {variant.below.share if variant.share == 1 else 0
+                 for variant in plan.rows() if variant.below}:
+        said[0] += ("; Stage-I and Stage-II share them" if below == {0} else
+                    f"; the Stage-I below has {max(below):g} times as much besides")
     said[0] += f". Data: {plan.config(plan.variants[0]).dataset}."
     if record := next((run["records"][0] for run in runs.values() if run.get("records")), None):
-        said.append(f"{record['count']:,} pictures of held-out captions (split {record['split']}), "
+        kind = "held-out captions" if record["split"] == "test" else "captions of training"
+        said.append(f"{record['count']:,} pictures of {kind} (split {record['split']}), "
                     f"{record['real_count']:,} real ones, compared at {record['size']}x"
                     f"{record['size']}.")
     if plan.seeds == 1:
@@ -167,7 +171,11 @@ def markdown(plan: Plan, runs: dict[str, dict]) -> str:
         lines += ["", *_table([*plan.columns, *details], [
             [*row.words, *_cells(row, details)] for row in made if row.numbers])]
     states = [f"- {', '.join(filter(None, row.words))}: {row.state}" for row in made if row.state]
-    return "\n".join([*lines, "", *notes(plan, runs), *[""] * bool(states), *states, ""])
+    changed = [f"- {', '.join(filter(None, variant.row))}: " + (", ".join(
+        f"{name}={value}" for name, value in variant.options.items()) or "nothing")
+        for variant in plan.rows()]
+    return "\n".join([*lines, "", *notes(plan, runs), *[""] * bool(states), *states, "",
+                      "What each row changes:", "", *changed, ""])
 
 
 def _cells(row, names):

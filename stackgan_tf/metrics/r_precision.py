@@ -37,7 +37,8 @@ def compute(pictures: np.ndarray, captions: np.ndarray, own: np.ndarray, others:
 
 def choose_others(pictures: np.ndarray, texts: list[str], count: int = 99, seed: int = 0
                   ) -> np.ndarray:
-    """For each of N captions, `count` different ones of other pictures and other words.
+    """For each of N captions, `count` different ones of other pictures, none with the words of any
+    of its own picture's.
 
     Args:
         pictures: int (N,), of which picture each caption is.
@@ -50,10 +51,11 @@ def choose_others(pictures: np.ndarray, texts: list[str], count: int = 99, seed:
         ValueError: some caption has fewer such others.
     """
     names, once = _once(texts)
+    own = {picture: names[pictures == picture] for picture in np.unique(pictures)}
     generator, chosen = np.random.default_rng(seed), []
-    for picture, name in zip(pictures, names):
+    for picture in pictures:
         others = generator.permutation(once)
-        others = others[(pictures[others] != picture) & (names[others] != name)][:count]
+        others = others[~np.isin(names[others], own[picture])][:count]
         if len(others) < count:
             raise ValueError(f"a caption is compared with {count} others, and {len(others)} are "
                              "there")
@@ -64,9 +66,8 @@ def choose_others(pictures: np.ndarray, texts: list[str], count: int = 99, seed:
 def fewest_others(pictures: np.ndarray, texts: list[str]) -> int:
     """The highest `count` that `choose_others` can choose of these."""
     names, once = _once(texts)
-    of_picture = np.bincount(pictures[once], minlength=pictures.max() + 1)[pictures]
-    own_elsewhere = pictures[once[names]] != pictures  # its words stand under another picture
-    return int(len(once) - (of_picture + own_elsewhere).max())
+    own = np.unique(np.stack([pictures, names]), axis=1)[0]  # each picture, once for each text
+    return int(len(once) - np.bincount(own).max())
 
 
 def _once(texts):
