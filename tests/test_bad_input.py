@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import types
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ from conftest import ROOT
 from PIL import Image
 from typed import untouched_logging
 
-from stackgan_tf import below, build
+from stackgan_tf import build, processes
 from stackgan_tf.datasets import drawn_flowers
 
 KINDS = {"flags": command_lines.CASES, "data": data_sets.CASES, "picture": pictures.CASES,
@@ -89,7 +88,7 @@ def place(known, monkeypatch):
 
     monkeypatch.setattr(build, "gan", began)
     monkeypatch.setattr(drawn_flowers, "load", began)
-    monkeypatch.setattr(below, "subprocess", types.SimpleNamespace(Popen=began))
+    monkeypatch.setattr(processes, "run", began)
     path = tempfile.mkdtemp(prefix="bad_input_")
     os.chmod(path, 0o755)  # other users may look in, unlike in pytest's folders
     monkeypatch.chdir(path)

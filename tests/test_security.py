@@ -96,10 +96,12 @@ def test_modules_are_imported_by_names_of_our_own():
 
 
 def test_processes_are_started_without_a_shell():
-    """The text encoder's training, and git, which is asked for the commit of a measurement."""
+    """Commands of our own, and git, which is asked for the commit of a measurement."""
     started = [ast.unparse(node) for _, tree in trees() for node in ast.walk(tree)
-               if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("subprocess.")]
-    allowed = ("subprocess.Popen([sys.executable, '-m',", "subprocess.run(['git', '-C',")
+               if isinstance(node, ast.Call) and ast.unparse(node.func).startswith((
+                   "subprocess.", "processes.run"))]
+    allowed = ("processes.run([sys.executable, '-m',", "subprocess.run(['git', '-C',",
+               "subprocess.Popen(command, start_new_session=True,")  # of processes.run
     assert started and all(call.startswith(allowed) for call in started), started
 
 

@@ -6,17 +6,15 @@ results.json, what is done; table.md, table.png and contact_sheet.png. The same 
 where it was stopped or killed.
 """
 
-import ctypes
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 
-from stackgan_tf import score_report
+from stackgan_tf import processes, score_report
 from stackgan_tf.config import PLACES, UserError
 from stackgan_tf.experiments import table
 from stackgan_tf.experiments.plan import (
@@ -33,7 +31,6 @@ from stackgan_tf.run_folder import Part, lock
 
 SCORING = 240.0  # seconds that a run's scores may take, before one has been scored
 PARTS = ("train", "evaluate", "sample")
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Stopped(Exception):
@@ -45,31 +42,12 @@ def call(module: str, flags: list[str], log: str) -> int:
 
     Ctrl-C and SIGTERM are passed on, so that a training saves a checkpoint; then raises Stopped.
     """
-    received, prctl = [], getattr(ctypes.CDLL(None), "prctl", None)  # Linux
-
-    def end_with_parent():
-        """Where this process is killed, so is the child: two must not train one run."""
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
     os.makedirs(os.path.dirname(log), exist_ok=True)
     with open(log, "a", encoding="utf-8") as file:
-        # a session of its own keeps a terminal's Ctrl-C from reaching it twice
-        child = subprocess.Popen([sys.executable, "-m", f"stackgan_tf.{module}", *flags],
-                                 stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-                                 preexec_fn=prctl and end_with_parent)
-
-        def forward(number, _):
-            received.append(number)
-            child.send_signal(signal.SIGTERM)
-
-        before = {one: signal.signal(one, forward) for one in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            code = child.wait()
-        finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)
+        code, received = processes.run([sys.executable, "-m", f"stackgan_tf.{module}", *flags],
+                                       stdout=file, stderr=subprocess.STDOUT)
     if received:
-        raise Stopped(128 + received[0])
+        raise Stopped(128 + received)
     return code
 
 
@@ -306,7 +284,7 @@ def last_words(log: str, code: int) -> str:
         lines = [line.strip() for line in file if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     said = errors[-1].removeprefix("error: ") if errors else lines[-1] if lines else "no output"
-    return said[:300] if code > 0 else f"it was killed by signal {-code}"
+    return said[:300] if code < 128 else f"it was killed by signal {code - 128}"
 
 
 def duration(seconds: float) -> str:
