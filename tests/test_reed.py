@@ -261,6 +261,11 @@ def test_examples_hold_the_embeddings_of_each_picture(tmp_path, make):
     ("filenames.pickle", NAMES[:7] + ["C:\\b"], ["entry 7 is", "leads out"]),
     ("filenames.pickle", NAMES[:7] + ["a\\..\\..\\b"], ["entry 7 is", "leads out"]),
     ("filenames.pickle", NAMES[:7] + ["\\b"], ["entry 7 is", "leads out"]),
+    ("filenames.pickle", NAMES[:7] + ["x" * 1001], ["entry 7 is 'xxxx", "no file name"]),
+    ("filenames.pickle", NAMES[:7] + [[7]], ["entry 7 is one list, no file name"]),
+    ("class_info.pickle", [[7]] * 8, ["entry 0 is one list, not the number"]),
+    ("char-CNN-RNN-embeddings.pickle", [[[5] * 3]] * 8, ["entry 0 is one list, not an array"]),
+    ("76images.pickle", [[[0] * 76] * 76] * 8, ["entry 0 is one list, not an array"]),
 ])
 def test_pickles_that_do_not_fit(tmp_path, make, file, value, words):
     write_split(tmp_path / "train", pickled=(76,))

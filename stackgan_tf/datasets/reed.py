@@ -62,7 +62,7 @@ def embedding_dim(config) -> int:
         return 0
     path = _split_folder(config, "train") / EMBEDDINGS
     _require(path, "or train a text encoder on the captions: --noprecomputed_embeddings")
-    first = next(restricted_pickle.iterate(path), None)
+    first = next(restricted_pickle.arrays(path), None)
     if first is None:
         raise ValueError(f"{path} holds no embedding; get it again.")
     return _checked_embeddings(first, path, 0).shape[1]
@@ -100,8 +100,8 @@ class Reed:
         _require(path, "it says which pictures belong to the split")
         names = _listed(path)
         for i, name in enumerate(names):
-            if not isinstance(name, str) or not name.strip() or "\0" in name:
-                raise ValueError(f"{path}: entry {i} is {str(name)[:60]!r}, no file name; get the "
+            if not isinstance(name, str) or not name.strip() or "\0" in name or len(name) > 1000:
+                raise ValueError(f"{path}: entry {i} is {_shown(name)}, no file name; get the "
                                  "file again.")
             if os.path.isabs(name) or re.match(r"[A-Za-z]:|\\", name) or ".." in re.split(
                     r"[\\/]", name):
@@ -116,7 +116,7 @@ class Reed:
         labels = _listed(path)
         for i, label in enumerate(labels):
             if not isinstance(label, (int, np.integer)) or isinstance(label, bool):
-                raise ValueError(f"{path}: entry {i} is {str(label)[:60]!r}, not the number of a "
+                raise ValueError(f"{path}: entry {i} is {_shown(label)}, not the number of a "
                                  "class; get the file again.")
         self._check_count(path, len(labels))
         return [int(label) for label in labels]
@@ -125,7 +125,7 @@ class Reed:
         path = self.folder / EMBEDDINGS
         _require(path, "or train a text encoder on the captions: --noprecomputed_embeddings")
         made = []
-        for i, value in enumerate(restricted_pickle.iterate(path)):
+        for i, value in enumerate(restricted_pickle.arrays(path)):
             made.append(_checked_embeddings(value, path, i))
             if made[i].shape[1] != made[0].shape[1]:
                 raise ValueError(f"{path}: entry {i} has {made[i].shape[1]} numbers a caption, "
@@ -209,7 +209,7 @@ class Reed:
     def _pickled(self):
         """(place, picture), streamed: 304images.pickle has 2.5 GB."""
         count = 0
-        for image in restricted_pickle.iterate(self.pickle):
+        for image in restricted_pickle.arrays(self.pickle):
             if count == len(self.names):
                 raise ValueError(f"{self.pickle} holds more pictures than the {count:,} names of "
                                  f"{NAMES} beside it; take both from the same source.")
@@ -276,8 +276,14 @@ def _listed(path):
     return values
 
 
+def _shown(value):
+    """For a message; of a list only that it is one: written out, a nested one would not end."""
+    if isinstance(value, (str, bytes, int, float, np.generic)):
+        return repr(str(value)[:60])
+    return f"one {type(value).__name__}"
+
+
 def _checked_embeddings(value, path, i):
-    value = np.asarray(value)
     value = value[None] if value.ndim == 1 else value
     if value.ndim != 2 or value.dtype.kind != "f" or not value.size:
         raise ValueError(f"{path}: entry {i} is {value.dtype} {value.shape}, not float (captions, "
