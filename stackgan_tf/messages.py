@@ -25,9 +25,14 @@ _OF_ABSL = (
 )
 
 
+def printable(text: str) -> str:
+    """One line that no name or caption in it can break, color, or give orders to a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def fail(message: str, code: int) -> int:
-    """Prints the message as one line that no content of a file or flag can break or color."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    """Prints the message as one line, whatever content of a file or flag is in it."""
+    line = printable(message)
     if len(line) > _LONGEST:  # what was wrong stands in front, the remedy at the end
         line = f"{line[:_LONGEST - 400]} ... {line[-300:]}"
     print(f"error: {line}", file=sys.stderr)

@@ -32,7 +32,7 @@ from absl import flags
 
 from stackgan_tf import disk, run_folder, shards, sources
 from stackgan_tf.config import Config, UserError, define_flags, given_flags, resolve, run_cli
-from stackgan_tf.messages import reason
+from stackgan_tf.messages import printable, reason
 from stackgan_tf.pipeline import text
 from stackgan_tf.progress import Progress, StopSignal
 
@@ -234,7 +234,7 @@ def _spool(settings, plan, before, report):
         except UserError as error:
             if split == "train":
                 raise
-            print(f"without a split test: {error}", flush=True)
+            print("without a split test:", printable(str(error)), flush=True)
             continue
         if first is None:
             continue
@@ -346,7 +346,7 @@ def _finish(settings, plan, done, bad):
                            "captions": captions, "without_caption": without, "squares": squares,
                            "unreadable": bad})
     for file, why in itertools.islice(bad.items(), 20):
-        print(f"left out {file}: {why}")
+        print("left out", printable(f"{file}: {why}"))
     if len(bad) > 20:
         print(f"... and {len(bad) - 20} more; all are listed in {PLAN}")
     size = sum(report["bytes"] for report in done.values())

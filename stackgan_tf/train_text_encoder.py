@@ -33,6 +33,7 @@ from stackgan_tf import (
 )
 from stackgan_tf.adam import FusedAdam
 from stackgan_tf.config import Config, UserError
+from stackgan_tf.messages import printable
 from stackgan_tf.text_encoders import char_cnn_rnn
 
 IMAGE_SIZE = 64  # what captions say can be seen at this size
@@ -297,7 +298,7 @@ def _test(settings, trainer, most=1000):
         first = 4 * most if settings.dataset == "prepared" else None
         examples = build.load_held_out(settings, first)
     except UserError as error:  # a folder need not have a test split
-        print(f"text encoder: not scored, {str(error).splitlines()[0]}")
+        print("text encoder: not scored,", printable(str(error).splitlines()[0]))
         return {}
     rows = [i for i in range(len(examples)) if examples.captions[i]]
     rows = rows[::max(1, -(-len(rows) // most))]  # spread over all classes

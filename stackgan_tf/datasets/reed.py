@@ -25,6 +25,7 @@ import numpy as np
 
 from stackgan_tf import images, parallel, picture_files, restricted_pickle
 from stackgan_tf.caption_files import CaptionFiles
+from stackgan_tf.messages import printable
 
 NAMES, CLASSES = "filenames.pickle", "class_info.pickle"
 EMBEDDINGS = "char-CNN-RNN-embeddings.pickle"
@@ -240,7 +241,7 @@ class Reed:
         if len(self.unreadable) > self.max_unreadable:
             self._refuse()
         for name, problem in problems.items():
-            _log.warning("skipped %s: %s", self.base / name, problem)
+            _log.warning("skipped %s", printable(f"{self.base / name}: {problem}"))
 
     def _refuse(self):
         listed = list(self.unreadable.items())

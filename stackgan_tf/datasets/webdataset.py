@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from stackgan_tf import picture_files
 from stackgan_tf.caption_files import is_empty, unique
+from stackgan_tf.messages import printable
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("txt", "json")
@@ -120,7 +121,7 @@ def skip(bad: list, sample: Sample, most: int) -> None:
     if len(bad) > most:
         raise ValueError(f"{len(bad)} samples cannot be used (max_unreadable={most}): "
                          f"{'; '.join(bad[:3])}. Repair them, or raise --max_unreadable.")
-    _log.warning("skipped %s", bad[-1])
+    _log.warning("skipped %s", printable(bad[-1]))
 
 
 def _survey(config):
