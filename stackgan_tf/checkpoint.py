@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import build
+from stackgan_tf import build, disk
 from stackgan_tf.config import CHECKPOINT, REPLACED, Config, UserError
 from stackgan_tf.messages import reason
 
@@ -71,7 +71,7 @@ class Checkpoints:
         temporary = self._folder(step) + ".tmp"
         try:
             self._remove_unfinished()
-            tf.io.gfile.makedirs(temporary)
+            disk.make_folders(temporary)
             self._checkpoint.write(os.path.join(temporary, "variables"))
             card = {"step": step, "variables": self.names, "notes": notes or {}}
             _write_text(os.path.join(temporary, "checkpoint.json"),
@@ -194,32 +194,21 @@ def _remove(path):
         tf.io.gfile.rmtree(path)
 
 
-def _sync(folder):
-    """fsync of a folder and of all that is in it; a rename alone survives no power cut."""
-    if "://" in folder or os.name == "nt":
-        return  # object stores have nothing to sync, Windows cannot sync a folder
-    for root, _, names in os.walk(folder):
-        for path in [os.path.join(root, name) for name in names] + [root]:
-            handle = os.open(path, os.O_RDONLY)
-            os.fsync(handle)
-            os.close(handle)
-
-
 def replace_directory(temporary: str, final: str) -> None:
     """Puts the finished folder `temporary` in the place of `final`, which may exist."""
-    _sync(temporary)
+    disk.sync_all(temporary)
     old = final + REPLACED
     _remove(old)
     if tf.io.gfile.exists(final):
         tf.io.gfile.rename(final, old)
     tf.io.gfile.rename(temporary, final)
-    _sync_parent(final)
+    disk.sync_parent(final)
     _remove(old)
 
 
 def publish(temporary: str, final: str) -> None:
     """Gives the finished folder `temporary` the name `final`; UserError if that is taken."""
-    _sync(temporary)
+    disk.sync_all(temporary)
     try:
         if tf.io.gfile.exists(final):
             raise OSError("it is there already")
@@ -227,7 +216,7 @@ def publish(temporary: str, final: str) -> None:
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"{final} could not be made: {reason(error)}; nothing was written over."
                         ) from error
-    _sync_parent(final)
+    disk.sync_parent(final)
 
 
 def copy_directory(source: str, target: str) -> None:
@@ -244,13 +233,6 @@ def copy_directory(source: str, target: str) -> None:
     except (OSError, tf.errors.OpError) as error:
         _remove(temporary)
         raise UserError(f"{source} could not be copied to {target}: {reason(error)}") from error
-
-
-def _sync_parent(path):
-    if "://" not in path and os.name != "nt":
-        handle = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
 
 
 def exported_step(path: str) -> int | None:

@@ -12,6 +12,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+from stackgan_tf import disk
 from stackgan_tf.config import CHECKPOINT, FREE, PLACES, REPLACED, Config, UserError, check_run
 from stackgan_tf.messages import reason
 
@@ -164,21 +165,15 @@ class Part:
 
     def _make(self):
         try:
-            tf.io.gfile.makedirs(self.path)
-        except (OSError, tf.errors.OpError) as error:
+            disk.make_folders(self.path)
+        except disk.ERRORS as error:
             raise UserError(f"cannot make {self.path}: {reason(error)}; choose another "
                             "--checkpoint_dir.") from error
 
     def _write(self, settings):
         try:
-            path = self.settings
-            with tf.io.gfile.GFile(path + ".tmp", "w") as file:
-                file.write(json.dumps(settings, indent=2) + "\n")
-            if "://" not in path:  # a rename alone survives no power cut
-                with open(path + ".tmp", "rb") as file:
-                    os.fsync(file.fileno())
-            tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
-        except (OSError, tf.errors.OpError) as error:
+            disk.write_whole(self.settings, (json.dumps(settings, indent=2) + "\n").encode())
+        except disk.ERRORS as error:
             raise UserError(f"cannot write in {self.path}: {reason(error)}; choose another "
                             "--checkpoint_dir or make room.") from error
 

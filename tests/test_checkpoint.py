@@ -123,12 +123,14 @@ def test_all_is_on_disk_before_the_rename_that_makes_it_count(tmp_path, monkeypa
     temporary = f"{tmp_path}/ckpt/step-00000001.tmp"
     place = done.index(f"rename {temporary}")
     names = ("checkpoint.json", "variables.index", "variables.data-00000-of-00001")
-    assert set(done[:place]) == {temporary, *(f"{temporary}/{name}" for name in names)}
+    assert done[:2] == [str(tmp_path), f"{tmp_path}/ckpt"]  # where ckpt/ and the new one stand
+    assert set(done[2:place]) == {temporary, *(f"{temporary}/{name}" for name in names)}
     assert done[place + 1:] == [f"{tmp_path}/ckpt"]  # the rename itself
     done.clear()
     Part(str(tmp_path), "run", "stage1").open(Config())
     path = f"{tmp_path}/run/stage1/config.json.tmp"
-    assert done == [path, f"rename {path}"]
+    assert done == [str(tmp_path), f"{tmp_path}/run", path, f"rename {path}",
+                    f"{tmp_path}/run/stage1"]
 
 
 def test_what_killed_processes_leave_is_removed(tmp_path):
