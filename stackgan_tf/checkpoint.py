@@ -68,8 +68,9 @@ class Checkpoints:
         variable is not finite.
         """
         self._refuse_not_finite(step)
-        temporary = self._folder(step) + ".tmp"
+        temporary, last = self._folder(step) + ".tmp", 0
         try:
+            last = max(self.steps(), default=0)
             self._remove_unfinished()
             disk.make_folders(temporary)
             self._checkpoint.write(os.path.join(temporary, "variables"))
@@ -77,14 +78,15 @@ class Checkpoints:
             _write_text(os.path.join(temporary, "checkpoint.json"),
                         json.dumps({**card, "crc32": _crc32(temporary, card)}))
             replace_directory(temporary, self._folder(step))
+            last = step
             for old in self.steps()[:-self.keep]:
                 _remove(self._folder(old))
         except (OSError, tf.errors.OpError) as error:
-            _remove(temporary)
+            disk.remove_quietly(temporary)
             raise UserError(f"checkpoint {self._folder(step)} could not be written: "
                             f"{reason(error)}{self._missing()}; the last complete one is of step "
-                            f"{max(self.steps(), default=0)}. Make room and run the same command "
-                            "again to go on from there.") from error
+                            f"{last}. Make room and run the same command again to go on from "
+                            "there.") from error
 
     def _remove_unfinished(self):
         """What killed processes left, whatever step it was of: it would keep a full disk full."""
@@ -231,7 +233,7 @@ def copy_directory(source: str, target: str) -> None:
                 tf.io.gfile.copy(os.path.join(root, name), os.path.join(inner, name))
         replace_directory(temporary, target)
     except (OSError, tf.errors.OpError) as error:
-        _remove(temporary)
+        disk.remove_quietly(temporary)
         raise UserError(f"{source} could not be copied to {target}: {reason(error)}") from error
 
 
@@ -301,7 +303,7 @@ def export(path: str, parts: list, endpoints: dict, step: int | None = None,
                         json.dumps({"mean": np.asarray(text_mean, np.float32).tolist()}))
         replace_directory(temporary, path)
     except (OSError, tf.errors.OpError) as error:
-        _remove(temporary)
+        disk.remove_quietly(temporary)
         raise UserError(f"SavedModel {path} could not be written: {reason(error)}; "
                         "the one before it, if any, is untouched.") from error
 

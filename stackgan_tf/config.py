@@ -16,7 +16,7 @@ from typing import Any
 from absl import app, flags
 from absl import logging as absl_logging
 
-from stackgan_tf.messages import fail, of_absl, of_system
+from stackgan_tf.messages import fail, of_absl, of_system, of_tensorflow
 from stackgan_tf.presets import PRESETS, RECIPES
 
 flags.disclaim_key_flags()  # the flags are the command's that asks for them: --help shows them
@@ -370,6 +370,10 @@ def run_cli(main) -> None:
         except MemoryError as error:
             return fail(f"the memory does not suffice ({error}); a smaller --batch_size, "
                         "--image_size or width of the networks needs less.", 1)
+        except Exception as error:
+            if not of_tensorflow(error):  # a fault of ours: with all that led to it
+                raise
+            return fail(of_tensorflow(error), 1)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             return 130

@@ -158,10 +158,9 @@ class Part:
             if tf.io.gfile.exists(path + REPLACED) and not tf.io.gfile.exists(path):
                 tf.io.gfile.rename(path + REPLACED, path)
             for left in (path + REPLACED, path + ".tmp"):
-                if tf.io.gfile.exists(left):
-                    tf.io.gfile.rmtree(left)
+                disk.remove_quietly(left)
         for left in tf.io.gfile.glob(os.path.join(self.samples, "step-*.png.tmp")):
-            tf.io.gfile.remove(left)
+            disk.remove_quietly(left)
 
     def _make(self):
         try:

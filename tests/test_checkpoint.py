@@ -171,6 +171,24 @@ def test_a_full_disk_keeps_the_last_good_one(tmp_path, monkeypatch):
     assert make(tmp_path)[0].restore() == 1
 
 
+def test_what_cannot_be_tidied_hides_no_message(tmp_path, monkeypatch):
+    checkpoints, _ = make(tmp_path, 1.0)
+    checkpoints.save(1)
+
+    def fail(error):
+        def raised(*_, **__):
+            raise error(None, None, "x; the words")
+        return raised
+
+    monkeypatch.setattr(tf.io.gfile, "rmtree", fail(tf.errors.PermissionDeniedError))
+    monkeypatch.setattr(checkpoints._checkpoint, "write", fail(tf.errors.ResourceExhaustedError))
+    with pytest.raises(UserError, match="could not be written: x; the words.*step 1"):
+        checkpoints.save(2)
+    monkeypatch.setattr(tf.io.gfile, "copy", fail(tf.errors.ResourceExhaustedError))
+    with pytest.raises(UserError, match="could not be copied to .*: x; the words"):
+        checkpoint.copy_directory(str(tmp_path / "step-00000001"), str(tmp_path / "copy"))
+
+
 def test_write_errors_of_the_system_are_one_line(tmp_path):
     file = tmp_path / "file"
     file.write_text("in the way")

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 
 import pytest
+import tensorflow as tf
 
 from stackgan_tf import (
     attribute_judge,
@@ -94,6 +95,18 @@ def test_what_a_killed_process_left_is_put_away(tiny, tmp_path):
     assert left == {"saved_model", "saved_model.old", "stage1", "kept", "samples", "step-1.png",
                     "config.json", "lock"}  # .old is the user's own
     assert os.listdir(part.saved_model) == ["kept"]  # it was being replaced: there was no other
+
+
+def test_leftovers_that_are_another_user_s_stop_nobody(tiny, tmp_path, monkeypatch):
+    part = Part(str(tmp_path), "run", "stage1")
+    os.makedirs(part.saved_model + ".tmp")
+
+    def refuse(path):
+        raise tf.errors.PermissionDeniedError(None, None, f"{path}; Permission denied")
+
+    monkeypatch.setattr(tf.io.gfile, "rmtree", refuse)
+    part.open(tiny())
+    assert os.path.exists(part.settings)
 
 
 def test_the_settings_of_an_older_version_are_a_config(tiny, tmp_path):
