@@ -5,6 +5,7 @@ renamed. The variables are listed one by one: `tf.train.Checkpoint(model=...)` s
 Keras layers that are kept in lists.
 """
 
+import errno
 import json
 import logging
 import os
@@ -28,6 +29,21 @@ _MEAN_FILE = os.path.join("assets.extra", "text_mean.json")
 
 # What TF raises on a checkpoint with flipped, cut off or missing bytes, tried one by one.
 UNREADABLE = (tf.errors.OpError, LookupError, ValueError, TypeError, AttributeError, OSError)
+
+
+# Nor is a checkpoint damaged that could not be read just now, or by this user.
+_PASSING = (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError,
+            tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.AbortedError,
+            tf.errors.ResourceExhaustedError, tf.errors.CancelledError)
+# What stands in the words of those of TensorFlow's errors that have no kind.
+_PASSING_WORDS = tuple(os.strerror(code) for code in (
+    errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT,
+    getattr(errno, "ESTALE", errno.EACCES)))
+
+
+def _is_passing(error):
+    return isinstance(error, (*_PASSING, tf.errors.OpError, OSError)) and (
+        isinstance(error, _PASSING) or any(words in str(error) for words in _PASSING_WORDS))
 
 
 class Checkpoints:
@@ -79,14 +95,19 @@ class Checkpoints:
                         json.dumps({**card, "crc32": _crc32(temporary, card)}))
             replace_directory(temporary, self._folder(step))
             last = step
-            for old in self.steps()[:-self.keep]:
-                _remove(self._folder(old))
+            self._prune(step)
         except (OSError, tf.errors.OpError) as error:
             disk.remove_quietly(temporary)
             raise UserError(f"checkpoint {self._folder(step)} could not be written: "
                             f"{reason(error)}{self._missing()}; the last complete one is of step "
                             f"{last}. Make room and run the same command again to go on from "
                             "there.") from error
+
+    def _prune(self, step):
+        """Removes all but the newest up to `step`; what is above it was not readable and could not
+        be put aside, and counts for nothing."""
+        for old in [other for other in self.steps() if other <= step][:-self.keep]:
+            _remove(self._folder(old))
 
     def _remove_unfinished(self):
         """What killed processes left, whatever step it was of: it would keep a full disk full."""
@@ -121,14 +142,20 @@ class Checkpoints:
     def restore(self) -> int:
         """Loads the newest checkpoint that can be read; returns its step, 0 if there is none.
 
-        An unreadable one is reported and the one before it taken. Raises UserError if there are
-        checkpoints but none fits or can be read: starting over is for the user to decide.
+        A damaged one is reported and the one before it taken. Raises UserError if there are
+        checkpoints but none fits or can be read: starting over is for the user to decide; so is
+        what to do about one that may not be damaged, but cannot be read at present.
         """
         reasons = []
         for step in reversed(self.steps()):
             try:
                 self._read(step)
             except UNREADABLE as error:
+                if _is_passing(error):
+                    raise UserError(f"{self._folder(step)} cannot be read at present "
+                                    f"({reason(error)}), which is no damage, so no older one is "
+                                    "taken; see to that, then give the same command again."
+                                    ) from error
                 reasons.append(reason(error))
                 log.warning("checkpoint %s cannot be read (%s); trying the one before it.",
                             self._folder(step), reasons[-1])

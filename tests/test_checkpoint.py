@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 
 import numpy as np
 import pytest
@@ -73,6 +74,64 @@ def test_a_damaged_checkpoint_is_moved_out_of_the_way_of_pruning(tmp_path):
     again.save(1200)
     assert make(tmp_path, keep=1)[0].restore() == 1200
     assert (tmp_path / "step-00002000.bad").is_dir()
+
+
+def test_a_damaged_one_that_cannot_be_renamed_costs_no_new_one(tmp_path, monkeypatch):
+    checkpoints, _ = make(tmp_path, 1.0)
+    checkpoints.save(1000), checkpoints.save(2000)
+    os.remove(tmp_path / "step-00002000" / "variables.index")
+    again, _ = make(tmp_path, keep=1)
+    with monkeypatch.context() as patch:
+        def refuse(*_, **__):
+            raise tf.errors.PermissionDeniedError(None, None, "no")
+
+        patch.setattr(tf.io.gfile, "rename", refuse)
+        assert again.restore() == 1000
+    again.save(1200), again.save(1400)
+    assert again.steps() == [1400, 2000]
+    assert make(tmp_path, keep=1)[0].restore() == 1400
+
+
+@pytest.mark.parametrize("error", [
+    tf.errors.PermissionDeniedError(None, None, "a; Permission denied"),
+    tf.errors.UnavailableError(None, None, "503"), tf.errors.AbortedError(None, None, "stale"),
+    tf.errors.DeadlineExceededError(None, None, "late"),
+    tf.errors.ResourceExhaustedError(None, None, "a; Too many open files"),
+    tf.errors.UnknownError(None, None, "a; Stale file handle"),
+    OSError(24, "Too many open files"), PermissionError(13, "Permission denied")], ids=repr)
+def test_what_cannot_be_read_at_present_is_not_damaged(tmp_path, monkeypatch, error):
+    checkpoints, _ = make(tmp_path, 1.0)
+    checkpoints.save(1), checkpoints.save(2)
+    again, _ = make(tmp_path)
+
+    def fail(_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(again._checkpoint, "read", fail)
+        with pytest.raises(UserError, match="step-00000002 cannot be read at present .*, which is "
+                                            "no damage"):
+            again.restore()
+    assert sorted(os.listdir(tmp_path)) == ["step-00000001", "step-00000002"]
+    assert again.restore() == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "setresuid") or os.getuid(), reason="changes the user")
+@pytest.mark.parametrize("name", ["checkpoint.json", "variables.index",
+                                  "variables.data-00000-of-00001"])
+def test_another_user_s_checkpoint_is_not_damaged(name):
+    with tempfile.TemporaryDirectory() as path:  # which others can reach, unlike pytest's
+        make(path, 1.0)[0].save(1)
+        os.chmod(os.path.join(path, "step-00000001", name), 0)
+        os.chmod(path, 0o777)
+        again, _ = make(path)
+        os.setresuid(65534, 65534, 0)
+        try:
+            with pytest.raises(UserError, match="cannot be read at present .*ermission denied"):
+                again.restore()
+        finally:
+            os.setresuid(0, 0, 0)
+        assert os.listdir(path) == ["step-00000001"]
 
 
 def test_damaged_twice_at_the_same_step(tmp_path):
