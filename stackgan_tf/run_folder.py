@@ -154,7 +154,11 @@ class Part:
 
     def _tidy(self):
         """Puts away what a killed process left between two renames, or half-written."""
-        for path in (self.saved_model, self.image_encoder, os.path.join(self.path, "stage1")):
+        replaced = [os.path.join(self.checkpoints, name.rstrip("/")[:-len(REPLACED)])
+                    for name in (tf.io.gfile.listdir(self.checkpoints) if tf.io.gfile.isdir(
+                        self.checkpoints) else ()) if name.rstrip("/").endswith(REPLACED)]
+        for path in (self.saved_model, self.image_encoder, os.path.join(self.path, "stage1"),
+                     *replaced):
             if tf.io.gfile.exists(path + REPLACED) and not tf.io.gfile.exists(path):
                 tf.io.gfile.rename(path + REPLACED, path)
             for left in (path + REPLACED, path + ".tmp"):

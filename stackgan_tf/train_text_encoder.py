@@ -219,7 +219,7 @@ def _load(settings):
 
 def _loop(settings, part, trainer, data, checkpoints, start, stop):
     """Steps until the end or a signal; returns the number of steps done, which are saved."""
-    total, step = settings.text_encoder_steps, start
+    total, step, saved = settings.text_encoder_steps, start, start
     log_files = logs.Logs(part.logs)
     shown = progress.Progress("text encoder", start, total, settings.log_steps,
                               settings.text_encoder_batch_size)
@@ -231,8 +231,9 @@ def _loop(settings, part, trainer, data, checkpoints, start, stop):
         shown.update(step, values)
         if step % settings.checkpoint_steps == 0 and step < total and not stop.number:
             checkpoints.save(step)
+            saved = step
     shown.close()
-    if step > start:
+    if step > saved:  # a signal may have come while that was written
         checkpoints.save(step)
     return step
 

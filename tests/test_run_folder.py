@@ -85,15 +85,20 @@ def test_a_file_system_without_locks_is_gone_on_with(tmp_path, monkeypatch, erro
 def test_what_a_killed_process_left_is_put_away(tiny, tmp_path):
     part = Part(str(tmp_path), "run", "stage1")
     for name in ("saved_model.being-replaced", "saved_model.tmp", "stage1",
-                 "stage1.being-replaced", "saved_model.old", "samples"):
+                 "stage1.being-replaced", "saved_model.old", "samples",
+                 "ckpt/step-00000003", "ckpt/step-00000003.being-replaced",
+                 "ckpt/step-00000006.being-replaced"):
         os.makedirs(os.path.join(part.path, name))
     for name in ("saved_model.being-replaced/kept", "stage1/kept", "samples/step-1.png",
                  "samples/step-2.png.tmp"):
         open(os.path.join(part.path, name), "w").close()
+    with open(part.settings, "w") as file:
+        json.dump(dataclasses.asdict(tiny()), file)
     part.open(tiny())
     left = {name for _, folders, files in os.walk(part.path) for name in folders + files}
     assert left == {"saved_model", "saved_model.old", "stage1", "kept", "samples", "step-1.png",
-                    "config.json", "lock"}  # .old is the user's own
+                    "config.json", "lock",  # .old is the user's own
+                    "ckpt", "step-00000003", "step-00000006"}  # which was being replaced
     assert os.listdir(part.saved_model) == ["kept"]  # it was being replaced: there was no other
 
 
