@@ -6,6 +6,8 @@ What counts is written beside its place, brought to the disk, and only then rena
 import contextlib
 import errno
 import os
+import platform
+import re
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -89,3 +91,36 @@ def write_whole(path: str, data: bytes, shared: bool = False) -> None:
 def own_name(path: str) -> str:
     """A name beside `path` that no other process takes."""
     return f"{path}.{os.getpid()}.tmp"
+
+
+def own_folder(path: str) -> str:
+    """The same for a folder that is to become `path`: hidden, and says by whom it is written."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.{_machine()}.{os.getpid()}.tmp")
+
+
+def remove_orphans(folder: str) -> None:
+    """Removes what `own_folder` named in it for processes of this machine that have ended. Those
+    of other machines may still be at it."""
+    with contextlib.suppress(*ERRORS):
+        for name in tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else ():
+            found = re.fullmatch(rf"\..+\.{_machine()}\.(\d+)\.tmp(\.tmp)?/?", name)
+            if found and _has_ended(int(found[1])):
+                remove_quietly(os.path.join(folder, name))
+
+
+def _machine():
+    return re.sub(r"\W", "_", platform.node())
+
+
+def _has_ended(process):
+    if process == os.getpid():  # an earlier one of that number
+        return True
+    try:
+        if os.name != "nt":  # where this would end it
+            os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False

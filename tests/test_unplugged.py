@@ -2,6 +2,9 @@
 
 import json
 import os
+import platform
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -130,3 +133,23 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch, error):
     disk.write_whole(path, json.dumps([1]).encode())
     with open(path) as file:
         assert json.load(file) == [1]
+
+
+def test_folders_of_processes_that_have_ended_are_removed(tmp_path, monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    others = ["7", ".git", ".7.tmp", "a.tmp"]
+    with monkeypatch.context() as patch:  # this test's own parent is alive
+        patch.setattr(os, "getpid", os.getppid)
+        others.append(os.path.basename(disk.own_folder("x/8")))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: ended.pid)
+        gone = [os.path.basename(disk.own_folder("x/7"))]
+        gone.append(gone[0] + ".tmp")
+        patch.setattr(platform, "node", lambda: "another.machine")
+        others.append(os.path.basename(disk.own_folder("x/7")))
+    for name in [*gone, *others]:
+        (tmp_path / name / "deeper").mkdir(parents=True)
+    disk.remove_orphans(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == sorted(others)
+    disk.remove_orphans(str(tmp_path / "none"))
