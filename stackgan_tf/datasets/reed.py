@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from stackgan_tf import images, parallel, picture_files, restricted_pickle
-from stackgan_tf.caption_files import CaptionFiles
+from stackgan_tf.caption_files import CaptionFiles, Confined
 from stackgan_tf.messages import printable
 
 NAMES, CLASSES = "filenames.pickle", "class_info.pickle"
@@ -160,6 +160,11 @@ class Reed:
                              "--image_dir, the folder that holds jpg/ or images/, or add "
                              "304images.pickle.")
         self.base, self.paths = base, [_path(base, name) for name in self.names]
+        named = Path(os.path.expanduser(config.image_dir or config.data_dir))
+        # the folder above jpg/ is meant as well where that is named
+        confined = Confined(named, *([base] if base == named.parent else []), flag="--image_dir")
+        for path in filter(None, self.paths):
+            confined.check(path)
         self.boxes = read_boxes(base.parent)
         missing = {name: "is not there" for name, path in zip(self.names, self.paths) if not path}
         self.unreadable = {}
@@ -301,7 +306,7 @@ def _find_captions(config):
     for name in ("text_c10", "text"):
         folder = Path(os.path.expanduser(config.data_dir)) / name
         if next(folder.rglob("*.txt"), None):  # there are copies with .h5 or .t7 files alone
-            return CaptionFiles(folder)
+            return CaptionFiles(folder, folder.parent)
     return None
 
 
