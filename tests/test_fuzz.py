@@ -12,6 +12,7 @@ import os
 import pickle
 import struct
 import sys
+import tarfile
 import zipfile
 
 import numpy as np
@@ -23,6 +24,7 @@ from python2_pickle import dumps
 from pytorch_writer import plain, state_dict, storage, tensor, write_legacy
 
 from stackgan_tf import manifest, picture_files, pytorch_file, restricted_pickle
+from stackgan_tf.datasets import webdataset
 
 ROUNDS = pytest.mark.parametrize("rounds", [4, pytest.param(250, marks=pytest.mark.slow)])
 
@@ -339,6 +341,84 @@ def test_numbers_of_a_tensor_are_those_of_its_storage(tmp_path, legacy, no_torch
 
     check()
     assert accepted[0] > 5
+
+
+# Tars
+
+def record(name, value):
+    """A line of a pax header, which begins with its own length."""
+    line = b" " + name + b"=" + value + b"\n"
+    return b"%d%s" % (len(line) + len(b"%d" % (len(line) + 2)), line)
+
+
+NAMES_IN_TARS = st.sampled_from(["0.png", "0.txt", "0.json", "1.png", "1.txt", "d/2.png",
+                                 "../3.png", "/4.png", "._0.png", "0.png/", "5.x\x1b", "."])
+SIZES = st.sampled_from([0, 1, 3, 512, 600]) | st.sampled_from(
+    [-1, -512, -2**60, 2**20, 2**33, 2**62, 2**70, 2**86])
+KINDS_IN_TARS = st.sampled_from(list("000000000012257LLKxxxSVMZ\0"))
+RECORDS = st.sampled_from([
+    b"", b"x" * 600, b"a caption\n", b'{"caption": "a"}', b"0.png", b"9" * 5000 + b" a=b\n",
+    record(b"path", b"0.txt"), record(b"path", b"y" * 5000), record(b"size", b"-5"),
+    record(b"size", b"%d" % 2**70), record(b"hdrcharset", b"BINARY") + record(b"path", b"\xff"),
+    record(b"GNU.sparse.size", b"99999"), record(b"GNU.sparse.map", b"1,2,x"),
+    record(b"GNU.sparse.major", b"1") + record(b"GNU.sparse.minor", b"0")])
+
+
+def header(name, size, kind):
+    """512 bytes with a right checksum; a size that does not fit, or is negative, in base 256."""
+    field = b"%011o\0" % size if 0 <= size < 8**11 else (
+        (size % 2**95 | 2**95).to_bytes(12, "big") if size > 0 else size.to_bytes(
+            12, "big", signed=True))
+    made = bytearray(name.encode()[:100].ljust(100, b"\0") + b"0000644\0" * 3 + field + b"0" * 11
+                     + b"\0" + b" " * 8 + kind.encode() + bytes(100) + b"ustar\x0000"
+                     + bytes(247))
+    made[148:156] = b"%06o\0 " % sum(made)
+    return bytes(made)
+
+
+@st.composite
+def tars(draw):
+    """Members of names, kinds and sizes of which any may be a lie."""
+    blocks = []
+    for _ in range(draw(st.integers(0, 5))):
+        data = draw(RECORDS | st.just(encoded("PNG")))
+        size = draw(st.just(len(data)) | st.just(len(data)) | SIZES)
+        blocks += [header(draw(NAMES_IN_TARS), size, draw(KINDS_IN_TARS)), data,
+                   bytes(-len(data) % 512)]
+    return b"".join(blocks) + bytes(draw(st.sampled_from([0, 512, 1024, 10240])))
+
+
+def whole_tar(kind):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=kind) as tar:
+        long = "y" * 80 + "/" + "z" * 80  # needs a header of its own
+        for name, data in ((f"{long}.png", encoded("PNG")), (f"{long}.txt", b"a bird"),
+                           ("2.jpg", encoded("JPEG")), ("2.json", b'{"caption": "a", "class": 3}')):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+@ROUNDS
+def test_tars(tmp_path, figure, rounds):
+    path = str(tmp_path / "x.tar")
+
+    def check(data):
+        with open(path, "wb") as file:
+            file.write(data)
+        samples = value_or_line(lambda: list(webdataset.iter_tar(path, True, pictures=True)))
+        for sample in samples or ():
+            assert 0 <= sample.start < sample.end <= len(data)
+            assert len(sample.key) <= 4096 and (sample.problem is None or sample.captions == ())
+            assert sample.problem or sample.picture in data[sample.start:sample.end]
+            assert sample.problem or sample == webdataset.read_sample(
+                path, sample.start, sample.end)
+        return samples
+
+    wholes = st.sampled_from([whole_tar(kind) for kind in (
+        tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)])
+    fuzz(tars() | spliced(wholes) | wholes, check, rounds, figure)
 
 
 # Pictures
