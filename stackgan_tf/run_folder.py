@@ -115,7 +115,8 @@ class Part:
 
         A part that stopped before its first checkpoint binds nobody. Where the data lies is free
         as long as it is the same data; without `data`, which is read later, it is not asked. Other
-        data in the same place is said and used: pictures may have been added.
+        data in the same place is said and used: pictures may have been added. So are other pixels
+        alone: the libraries of another machine may decode a picture a little differently.
         """
         before = self.read_config() or {}
         if not before and self.has_checkpoints():
@@ -127,14 +128,14 @@ class Part:
         now, was = dataclasses.asdict(config), dataclasses.asdict(self.config())
         names = relevant or [name for name in now if name not in FREE]
         noted = before.get("data")
-        same = noted is not None and data in (None, noted)
+        same = noted is not None and (data is None or alike(noted, data, pixels=False))
         names = [name for name in names if not (same and name in PLACES)]
         differences = [f"--{name}={now[name]} (was {was[name]})" for name in names
                        if was[name] != now[name]]
         if differences:
             raise UserError(f"{self.path} was made with other settings: "
                             f"{', '.join(differences)}; repeat those, or choose another --run.")
-        if noted is not None and not same:
+        if noted is not None and data is not None and not alike(noted, data):
             print(f"warning: the data is not what {self.path} was made with ({noted} then, {data} "
                   "now); it goes on with this.", flush=True)
         return before
@@ -179,6 +180,18 @@ class Part:
         except disk.ERRORS as error:
             raise UserError(f"cannot write in {self.path}: {reason(error)}; choose another "
                             "--checkpoint_dir or make room.") from error
+
+
+def alike(noted: str, data: str, pixels: bool = True) -> bool:
+    """Whether two notes of data (pipeline.Examples.note) agree in all that both tell: an older
+    version told less, and pixels are those of a size."""
+    def told(note):
+        count, *digests = str(note).split(", ")
+        return {"count": count, **dict(part.rpartition(" ")[::2] for part in digests)}
+
+    one, other = told(noted), told(data)
+    return all(one[name] == other[name] for name in one.keys() & other.keys()
+               if pixels or not name.startswith("pixels"))
 
 
 def check_types(stored) -> None:

@@ -142,6 +142,33 @@ def test_an_option_that_an_older_version_did_not_know_was_off(tiny, tmp_path):
         part.check(dataclasses.replace(config, sketch_weight=20.0))
 
 
+OLD = "12 pictures, captions and classes 01234567"  # as versions before wrote it
+
+
+@pytest.mark.parametrize("noted, now, moves, warns", [
+    (OLD, OLD, True, False), (OLD, OLD + ", names 1, pixels at 76 2", True, False),
+    (OLD + ", names 1, pixels at 76 2", OLD, True, False),
+    (OLD + ", names 1, pixels at 76 2", OLD + ", names 1, pixels at 304 5", True, False),
+    (OLD + ", names 1, pixels at 76 2", OLD + ", names 1, pixels at 76 3", True, True),
+    (OLD + ", names 1", OLD + ", names 2", False, True),
+    (OLD, OLD[:-1] + "8, names 2", False, True), (OLD, "13" + OLD[2:] + ", names 1", False, True),
+    ("40 captions, prepared.json 1234", "40 captions, prepared.json 5678", False, True),
+    (OLD, None, True, False), (None, OLD, False, False), (7, OLD, False, True)])
+def test_data_is_compared_in_what_both_notes_tell(tiny, tmp_path, capsys, noted, now, moves, warns):
+    part, config = Part(str(tmp_path), "run", "stage1"), tiny(data_dir="here")
+    os.makedirs(os.path.join(part.checkpoints, "step-00000003"))
+    with open(part.settings, "w") as file:
+        json.dump({**dataclasses.asdict(config), **({"data": noted} if noted else {})}, file)
+    part.check(config, data=now)
+    assert ("warning: the data is not what" in capsys.readouterr().out) == warns
+    elsewhere = dataclasses.replace(config, data_dir="there")
+    if moves:
+        part.check(elsewhere, data=now)
+    else:
+        with pytest.raises(UserError, match=r"--data_dir=there \(was here\)"):
+            part.check(elsewhere, data=now)
+
+
 @pytest.mark.parametrize("name", ["step-00000003.tmp", "step-00000003.bad", "notes"])
 def test_what_is_no_complete_checkpoint_is_not_gone_on_from(tiny, tmp_path, name):
     part = Part(str(tmp_path), "run", "stage1")
