@@ -70,14 +70,42 @@ def unique(pairs: list) -> dict:
     return found
 
 
+class Confined:
+    """Refuses what leads out of a folder by a link in it. The folder itself may be a link.
+
+    Args:
+        roots: the folder that the user named, and others that count as named.
+        flag: with which another one can be named.
+    """
+
+    def __init__(self, *roots: str | os.PathLike, flag: str):
+        self.roots, self.flag = tuple(map(os.path.realpath, roots)), flag
+        self._folders = {}  # their real paths: a folder's files need not be followed one by one
+
+    def check(self, path: str | os.PathLike) -> None:
+        """ValueError, one line, if a file is outside."""
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        real = os.path.join(self._folders[folder], name)
+        if os.path.islink(real):
+            real = os.path.realpath(real)
+        if not real.startswith(tuple(os.path.join(root, "") for root in self.roots)):
+            raise ValueError(f"{path} is a link to {real}, which is outside of {self.roots[0]}; "
+                             f"put the files there, or name the folder they are in: {self.flag}.")
+
+
 class CaptionFiles:
     """A folder of `<class>/<picture>.txt`, one caption a line; any other file is left alone.
+
+    Args:
+        root: the folder above that the user named, out of which no link may lead; None: this one.
 
     Raises:
         ValueError: it is no folder, or holds no .txt file.
     """
 
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(self, folder: str | os.PathLike, root: str | os.PathLike | None = None):
         self.folder = Path(os.path.expanduser(folder))
         if not self.folder.is_dir():
             raise ValueError(f"the captions' folder {folder} is not there; give the one that "
@@ -90,13 +118,16 @@ class CaptionFiles:
         if not self.paths:
             raise ValueError(f"the captions' folder {folder} holds no .txt file; give the one that "
                              "holds <class>/<picture>.txt.")
+        self._confined = Confined(root or self.folder, flag="--captions_dir")
 
     def of(self, file_name: str) -> list[str]:
-        """The captions of a picture, [] if it has none; its folder and extension do not matter."""
+        """The captions of a picture, [] if it has none; its folder and extension do not matter.
+        ValueError if a link leads out to them."""
         name = os.path.basename(file_name.replace("\\", "/"))
         path = self.paths.get(name) or self.paths.get(os.path.splitext(name)[0])
         if path is None:
             return []
+        self._confined.check(path)
         with open(path, "rb") as file:
             # a few of the released ones have bytes of another encoding
             lines = file.read().decode("utf-8-sig", "replace").replace("\ufffd", " ").splitlines()

@@ -5,6 +5,7 @@ renamed. The variables are listed one by one: `tf.train.Checkpoint(model=...)` s
 Keras layers that are kept in lists.
 """
 
+import errno
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import build
+from stackgan_tf import build, disk
 from stackgan_tf.config import CHECKPOINT, REPLACED, Config, UserError
 from stackgan_tf.messages import reason
 
@@ -28,6 +29,21 @@ _MEAN_FILE = os.path.join("assets.extra", "text_mean.json")
 
 # What TF raises on a checkpoint with flipped, cut off or missing bytes, tried one by one.
 UNREADABLE = (tf.errors.OpError, LookupError, ValueError, TypeError, AttributeError, OSError)
+
+
+# Nor is a checkpoint damaged that could not be read just now, or by this user.
+_PASSING = (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError,
+            tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.AbortedError,
+            tf.errors.ResourceExhaustedError, tf.errors.CancelledError)
+# What stands in the words of those of TensorFlow's errors that have no kind.
+_PASSING_WORDS = tuple(os.strerror(code) for code in (
+    errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT,
+    getattr(errno, "ESTALE", errno.EACCES)))
+
+
+def _is_passing(error):
+    return isinstance(error, (*_PASSING, tf.errors.OpError, OSError)) and (
+        isinstance(error, _PASSING) or any(words in str(error) for words in _PASSING_WORDS))
 
 
 class Checkpoints:
@@ -68,23 +84,30 @@ class Checkpoints:
         variable is not finite.
         """
         self._refuse_not_finite(step)
-        temporary = self._folder(step) + ".tmp"
+        temporary, last = self._folder(step) + ".tmp", 0
         try:
+            last = max(self.steps(), default=0)
             self._remove_unfinished()
-            tf.io.gfile.makedirs(temporary)
+            disk.make_folders(temporary)
             self._checkpoint.write(os.path.join(temporary, "variables"))
             card = {"step": step, "variables": self.names, "notes": notes or {}}
             _write_text(os.path.join(temporary, "checkpoint.json"),
                         json.dumps({**card, "crc32": _crc32(temporary, card)}))
             replace_directory(temporary, self._folder(step))
-            for old in self.steps()[:-self.keep]:
-                _remove(self._folder(old))
+            last = step
+            self._prune(step)
         except (OSError, tf.errors.OpError) as error:
-            _remove(temporary)
+            disk.remove_quietly(temporary)
             raise UserError(f"checkpoint {self._folder(step)} could not be written: "
                             f"{reason(error)}{self._missing()}; the last complete one is of step "
-                            f"{max(self.steps(), default=0)}. Make room and run the same command "
-                            "again to go on from there.") from error
+                            f"{last}. Make room and run the same command again to go on from "
+                            "there.") from error
+
+    def _prune(self, step):
+        """Removes all but the newest up to `step`; what is above it was not readable and could not
+        be put aside, and counts for nothing."""
+        for old in [other for other in self.steps() if other <= step][:-self.keep]:
+            _remove(self._folder(old))
 
     def _remove_unfinished(self):
         """What killed processes left, whatever step it was of: it would keep a full disk full."""
@@ -119,14 +142,20 @@ class Checkpoints:
     def restore(self) -> int:
         """Loads the newest checkpoint that can be read; returns its step, 0 if there is none.
 
-        An unreadable one is reported and the one before it taken. Raises UserError if there are
-        checkpoints but none fits or can be read: starting over is for the user to decide.
+        A damaged one is reported and the one before it taken. Raises UserError if there are
+        checkpoints but none fits or can be read: starting over is for the user to decide; so is
+        what to do about one that may not be damaged, but cannot be read at present.
         """
         reasons = []
         for step in reversed(self.steps()):
             try:
                 self._read(step)
             except UNREADABLE as error:
+                if _is_passing(error):
+                    raise UserError(f"{self._folder(step)} cannot be read at present "
+                                    f"({reason(error)}), which is no damage, so no older one is "
+                                    "taken; see to that, then give the same command again."
+                                    ) from error
                 reasons.append(reason(error))
                 log.warning("checkpoint %s cannot be read (%s); trying the one before it.",
                             self._folder(step), reasons[-1])
@@ -194,32 +223,21 @@ def _remove(path):
         tf.io.gfile.rmtree(path)
 
 
-def _sync(folder):
-    """fsync of a folder and of all that is in it; a rename alone survives no power cut."""
-    if "://" in folder or os.name == "nt":
-        return  # object stores have nothing to sync, Windows cannot sync a folder
-    for root, _, names in os.walk(folder):
-        for path in [os.path.join(root, name) for name in names] + [root]:
-            handle = os.open(path, os.O_RDONLY)
-            os.fsync(handle)
-            os.close(handle)
-
-
 def replace_directory(temporary: str, final: str) -> None:
     """Puts the finished folder `temporary` in the place of `final`, which may exist."""
-    _sync(temporary)
+    disk.sync_all(temporary)
     old = final + REPLACED
     _remove(old)
     if tf.io.gfile.exists(final):
         tf.io.gfile.rename(final, old)
     tf.io.gfile.rename(temporary, final)
-    _sync_parent(final)
+    disk.sync_parent(final)
     _remove(old)
 
 
 def publish(temporary: str, final: str) -> None:
     """Gives the finished folder `temporary` the name `final`; UserError if that is taken."""
-    _sync(temporary)
+    disk.sync_all(temporary)
     try:
         if tf.io.gfile.exists(final):
             raise OSError("it is there already")
@@ -227,7 +245,7 @@ def publish(temporary: str, final: str) -> None:
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"{final} could not be made: {reason(error)}; nothing was written over."
                         ) from error
-    _sync_parent(final)
+    disk.sync_parent(final)
 
 
 def copy_directory(source: str, target: str) -> None:
@@ -242,15 +260,8 @@ def copy_directory(source: str, target: str) -> None:
                 tf.io.gfile.copy(os.path.join(root, name), os.path.join(inner, name))
         replace_directory(temporary, target)
     except (OSError, tf.errors.OpError) as error:
-        _remove(temporary)
+        disk.remove_quietly(temporary)
         raise UserError(f"{source} could not be copied to {target}: {reason(error)}") from error
-
-
-def _sync_parent(path):
-    if "://" not in path and os.name != "nt":
-        handle = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
 
 
 def exported_step(path: str) -> int | None:
@@ -319,7 +330,7 @@ def export(path: str, parts: list, endpoints: dict, step: int | None = None,
                         json.dumps({"mean": np.asarray(text_mean, np.float32).tolist()}))
         replace_directory(temporary, path)
     except (OSError, tf.errors.OpError) as error:
-        _remove(temporary)
+        disk.remove_quietly(temporary)
         raise UserError(f"SavedModel {path} could not be written: {reason(error)}; "
                         "the one before it, if any, is untouched.") from error
 

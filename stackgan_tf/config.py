@@ -16,7 +16,7 @@ from typing import Any
 from absl import app, flags
 from absl import logging as absl_logging
 
-from stackgan_tf.messages import fail, of_absl, of_system
+from stackgan_tf.messages import fail, of_absl, of_system, of_tensorflow
 from stackgan_tf.presets import PRESETS, RECIPES
 
 flags.disclaim_key_flags()  # the flags are the command's that asks for them: --help shows them
@@ -385,6 +385,8 @@ def explain(error: BaseException) -> int | None:
         case KeyboardInterrupt():
             print("stopped", file=sys.stderr)
             return 130
+        case Exception() if said := of_tensorflow(error):
+            return fail(said, 1)
     return None
 
 

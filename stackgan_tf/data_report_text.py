@@ -2,6 +2,7 @@
 
 import textwrap
 
+from stackgan_tf.messages import printable
 from stackgan_tf.text_encoders.char_cnn_rnn import CAPTION_LENGTH
 
 WIDTH = 80  # columns
@@ -127,7 +128,8 @@ def _listed(title, report, lines_of, most=12):
 
 def _wrap(lines, bullet="  "):
     return [part for line in lines for part in textwrap.wrap(
-        line, WIDTH, initial_indent=bullet, subsequent_indent="  ", break_on_hyphens=False)]
+        printable(line), WIDTH, initial_indent=bullet, subsequent_indent="  ",
+        break_on_hyphens=False)]
 
 
 def warnings(report: dict, max_unreadable: int) -> list[str]:

@@ -23,6 +23,7 @@ import numpy as np
 from absl import flags
 
 from stackgan_tf.config import Config, UserError, define_flags, given_flags, run_cli
+from stackgan_tf.messages import printable
 from stackgan_tf.served_generator import EXAMPLE, ServedGenerator
 from stackgan_tf.what_to_draw import read_captions
 
@@ -85,7 +86,8 @@ def captions_of_data(generator, data_dir: str | None) -> list[str]:
     try:
         rows = rows_of_data(generator, data_dir, "captions", EXAMPLES)
     except UserError as error:
-        print(f"no captions to click on: {error} (--captions_file gives others)", flush=True)
+        print(printable(f"no captions to click on: {error} (--captions_file gives others)"),
+              flush=True)
         return []
     return list(dict.fromkeys(text(row["captions"][i % len(row["captions"])])
                               for i, row in enumerate(rows)))

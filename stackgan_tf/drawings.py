@@ -16,6 +16,7 @@ from stackgan_tf import build
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.generate import Generator
 from stackgan_tf.knobs import Knobs
+from stackgan_tf.messages import printable
 from stackgan_tf.metrics.r_precision import fewest_others
 from stackgan_tf.pipeline import center_crop
 from stackgan_tf.readings import collect, remove_others
@@ -158,7 +159,7 @@ def _load(config, split):
     except build.NoSplit as error:  # a folder need not have one
         examples = build.load_examples(config, "train", MOST_REAL)
         print("compared with the split train, from which the run has learnt: "
-              f"{str(error).splitlines()[0]}", flush=True)
+              f"{printable(str(error).splitlines()[0])}", flush=True)
         return examples, "train"
 
 

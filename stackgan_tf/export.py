@@ -32,7 +32,7 @@ from collections.abc import Callable
 import tensorflow as tf
 from absl import flags
 
-from stackgan_tf import build, checkpoint, latents, saved_parts
+from stackgan_tf import build, checkpoint, disk, latents, saved_parts
 from stackgan_tf.config import Config, UserError, define_flags, given_flags, run_cli
 from stackgan_tf.generate import BATCH_SIZE, Generator, encode_png
 from stackgan_tf.knobs import HELP, MOST, NAMES, Knobs, is_value
@@ -85,8 +85,8 @@ def export_run(checkpoint_dir: str, run: str, output: str, version: int | None =
         functions, networks = in_constants(functions, generator.saved.inputs), []
     model = ServedModel(generator, functions, Knobs(**knobs), batch_size)
     endpoints = model.endpoints()
-    folder, name = os.path.split(final)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")  # no number: not served
+    disk.remove_orphans(output)
+    temporary = disk.own_folder(final)  # no number: not served
     try:
         encoder = [generator.encoder.loaded] if generator.encoder else []
         checkpoint.export(temporary, [*encoder, *networks], endpoints,

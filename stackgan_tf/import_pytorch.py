@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from stackgan_tf import build, checkpoint, pytorch_file, saved_parts
+from stackgan_tf import build, checkpoint, disk, pytorch_file, saved_parts
 from stackgan_tf.config import (
     Config,
     UserError,
@@ -72,9 +72,9 @@ def import_weights(weights: str, checkpoint_dir: str, run: str) -> None:
                         f"run {run!r} has none; import that first, with the same --to.")
     final = os.path.join(checkpoint_dir, run, *(() if lower else ("stage2",)))
     refuse_existing(final)
-    folder, name = os.path.split(final)
-    beside = f".{name}.{os.getpid()}.tmp"  # no run can have this name
-    temporary = os.path.join(folder, beside)
+    temporary = disk.own_folder(final)  # no run can have this name
+    folder, beside = os.path.split(temporary)
+    disk.remove_orphans(folder)
     try:
         if lower:
             below = Part(temporary, "", "stage1")
@@ -82,8 +82,7 @@ def import_weights(weights: str, checkpoint_dir: str, run: str) -> None:
         if upper:
             part = Part(temporary, "", "stage2") if lower else Part(folder, "", beside)
             write(configs[2], upper, part, saved_parts.Stage1(below.saved_model))
-        refuse_existing(final)  # made by another process meanwhile
-        checkpoint.replace_directory(temporary, final)
+        checkpoint.publish(temporary, final)  # refuses what was made meanwhile
     finally:
         if tf.io.gfile.exists(temporary):
             tf.io.gfile.rmtree(temporary)

@@ -207,10 +207,7 @@ def make_folder(output: str, dataset: str) -> str:
 
 def write(report: dict, sheet: ContactSheet, folder: str) -> None:
     try:
-        path = os.path.join(folder, FILES[0])
-        with open(path + ".tmp", "w", encoding="utf-8") as file:
-            file.write(json.dumps(report, indent=1) + "\n")
-        os.replace(path + ".tmp", path)
+        images.write(os.path.join(folder, FILES[0]), (json.dumps(report, indent=1) + "\n").encode())
         images.save_png(os.path.join(folder, FILES[1]), sheet.draw())
     except OSError as error:
         raise UserError(f"cannot write in {folder}: {error.strerror or error}; choose another "

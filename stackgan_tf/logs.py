@@ -5,6 +5,7 @@ import os
 
 import tensorflow as tf
 
+from stackgan_tf.disk import ERRORS, write_whole
 from stackgan_tf.messages import reason
 
 
@@ -34,7 +35,7 @@ class Logs:
         try:
             write_whole(os.path.join(self.folder, name), data)
             return True
-        except tf.errors.OpError as error:
+        except ERRORS as error:
             self._say(error)
             return False
 
@@ -43,16 +44,3 @@ class Logs:
             print(f"warning: {self.folder} could not be written, so the log has a gap: "
                   f"{reason(error)}", flush=True)
         self._said = True
-
-
-def write_whole(path: str, data: bytes) -> None:
-    """Writes a file beside, then renames it; makes missing folders. Raises tf.errors.OpError."""
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    try:
-        with tf.io.gfile.GFile(path + ".tmp", "wb") as file:
-            file.write(data)
-        tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
-    except tf.errors.OpError:
-        with contextlib.suppress(tf.errors.OpError):  # it would keep a full disk full
-            tf.io.gfile.remove(path + ".tmp")
-        raise

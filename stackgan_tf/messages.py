@@ -10,6 +10,21 @@ _LONGEST = 1000  # characters
 _REMEDIES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room",
              errno.EACCES: "see to the permissions", errno.EPERM: "see to the permissions"}
 
+# What TensorFlow was refused, by its error's name and words. The rest, a shape that does not fit
+# for instance, is a fault of ours.
+_OF_TENSORFLOW = (
+    ("OOM when allocating", "a smaller --batch_size, --image_size or width of the networks needs "
+     "less memory"),
+    ("No space left|[Qq]uota exceeded", "make room"),
+    ("PermissionDenied|Unauthenticated|Permission denied|Read-only file system",
+     "see to the permissions"),
+    ("File system scheme .* not implemented", "give a folder of this machine, or one of gs://"),
+    ("Unavailable|DeadlineExceeded|Aborted|Too many open files", "try again later; the same "
+     "command goes on"),
+    ("No such file|was not found|File exists|already exists|[Dd]irectory|name too long|"
+     "Input/output error|DataLoss", "see to the file or folder that it names"),
+)
+
 # What absl says of a flag, and what we say instead.
 _OF_ABSL = (
     (r"flag (--.*): invalid literal for int.*", r"\1 is no whole number; give one."),
@@ -25,9 +40,14 @@ _OF_ABSL = (
 )
 
 
+def printable(text: str) -> str:
+    """One line that no name or caption in it can break, color, or give orders to a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def fail(message: str, code: int) -> int:
-    """Prints the message as one line that no content of a file or flag can break or color."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    """Prints the message as one line, whatever content of a file or flag is in it."""
+    line = printable(message)
     if len(line) > _LONGEST:  # what was wrong stands in front, the remedy at the end
         line = f"{line[:_LONGEST - 400]} ... {line[-300:]}"
     print(f"error: {line}", file=sys.stderr)
@@ -46,6 +66,18 @@ def of_system(error: OSError) -> str:
     """What the system refused, with a remedy."""
     remedy = _REMEDIES.get(error.errno, "give another path")
     return f"{error.filename or 'the disk'}: {error.strerror or error}; {remedy}."
+
+
+def of_tensorflow(error: Exception) -> str:
+    """What TensorFlow was refused, with a remedy; "" if the error is none of that kind. It is not
+    imported for this: the demo, for one, does without."""
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
+        return ""
+    for words, remedy in _OF_TENSORFLOW:
+        if re.search(words, f"{type(error).__name__} {error.message}"):
+            return f"{reason(error)}; {remedy}."
+    return ""
 
 
 def reason(error: Exception) -> str:

@@ -37,6 +37,7 @@ class Examples:
     def __init__(self, elements: Iterable[dict], size: int):
         """Reads every element of a data set (a dict of NumPy values, see datasets/)."""
         self.captions, labels, extra = [], [], collections.defaultdict(list)
+        self._pixels = hashlib.sha256()  # of each 16th row and column, while they are in memory
         # Deleted by the system when the process ends, however it ends.
         self._file = tempfile.TemporaryFile(prefix="stackgan_tf_")
         self._vectors = tempfile.TemporaryFile(prefix="stackgan_tf_")  # COCO's are 1.7 GB
@@ -45,8 +46,9 @@ class Examples:
         with multiprocessing.pool.ThreadPool() as pool:
             elements = iter(elements)
             while chunk := list(itertools.islice(elements, 256)):
-                small = pool.map(lambda e: images.resize_square(e["image"], size), chunk)
-                self._write(self._file, np.stack(small))
+                small = np.stack(pool.map(lambda e: images.resize_square(e["image"], size), chunk))
+                self._write(self._file, small)
+                self._pixels.update(np.ascontiguousarray(small[:, 8::16, 8::16]))
                 for element in chunk:
                     self.captions.append([text(c) for c in element.get("captions", ())])
                     if "label" in element:
@@ -80,11 +82,19 @@ class Examples:
         self.offsets = np.cumsum([0] + rows)
 
     def note(self) -> str:
-        """What tells this data from other data, wherever it lies: its size, and a digest of the
-        captions and classes."""
+        """What tells this data from other data, wherever it lies: its size, and digests. Notes of
+        older versions have the first two parts alone, see run_folder.alike."""
         labels = [] if self.labels is None else self.labels.tolist()
-        digest = hashlib.sha256(json.dumps([self.captions, labels]).encode()).hexdigest()
-        return f"{len(self):,} pictures, captions and classes {digest[:8]}"
+        parts = {"captions and classes": json.dumps([self.captions, labels]).encode()}
+        if "file_name" in self.extra:  # without folders, which may have been renamed
+            parts["names"] = "\n".join(text(name).rsplit("/", 1)[-1]
+                                       for name in self.extra["file_name"]).encode()
+        if self.embeddings is not None:
+            parts["embeddings"] = np.ascontiguousarray(self.embeddings[::16])
+        digests = {name: hashlib.sha256(data) for name, data in parts.items()}
+        digests[f"pixels at {self.images.shape[1]}"] = self._pixels
+        return ", ".join([f"{len(self):,} pictures", *(
+            f"{name} {digest.hexdigest()[:8]}" for name, digest in digests.items())])
 
     def shuffle_captions(self, seed: int) -> None:
         """Gives each picture the captions, or embeddings, of another one: a control that has

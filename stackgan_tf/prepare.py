@@ -30,9 +30,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import flags
 
-from stackgan_tf import run_folder, shards, sources
+from stackgan_tf import disk, run_folder, shards, sources
 from stackgan_tf.config import Config, UserError, define_flags, given_flags, resolve, run_cli
-from stackgan_tf.messages import reason
+from stackgan_tf.messages import printable, reason
 from stackgan_tf.pipeline import text
 from stackgan_tf.progress import Progress, StopSignal
 
@@ -85,6 +85,8 @@ def prepare(settings: Settings) -> int:
                 return 0
             new = not tf.io.gfile.exists(settings.output)
             lock = _take(settings.output, folder)  # held to the end
+            if lock is not None:
+                _remove_unfinished(settings.output, folder)
             try:
                 plan, bad = _plan(settings, before, stop)
             except UserError:
@@ -114,14 +116,14 @@ def _before(settings):
     output, path = settings.output, os.path.join(settings.output, PLAN)
     if not tf.io.gfile.exists(path):
         names = tf.io.gfile.listdir(output) if tf.io.gfile.isdir(output) else []
-        if [name for name in names if name.rstrip("/") != shards.PROGRESS]:
+        if [name for name in names if name.rstrip("/") != shards.PROGRESS
+                and not _is_unfinished(name)]:
             raise UserError(f"--output={output} holds other files; choose a new folder.")
         return {}
-    try:
-        before = sources.read_json(path)
-        was, now = before["settings"], settings.binding()
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); choose another --output.") from error
+    before, now = sources.read_json(path, "settings"), settings.binding()
+    if before is None or not isinstance(before["settings"], dict):
+        raise UserError(f"{path} is damaged; choose another --output.")
+    was = before["settings"]
     differences = [f"--{name}={now.get(name)} (was {was.get(name)})"
                    for name in {**was, **now} if now.get(name) != was.get(name)]
     if differences:
@@ -141,6 +143,19 @@ def _take(output, folder):
         return None
     return run_folder.lock(os.path.join(folder, "lock"),
                            f"another process is preparing {output}; wait for it.")
+
+
+def _is_unfinished(name):
+    return name.startswith(PLAN) and name.endswith(".tmp")
+
+
+def _remove_unfinished(output, folder):
+    """What processes that were killed left half-written: it would stay till the set is whole."""
+    for place, is_left in ((output, _is_unfinished), (folder, lambda name: name.endswith(".tmp")),
+                           (os.path.join(folder, "spool"), lambda name: name.endswith(".tmp"))):
+        for name in tf.io.gfile.listdir(place) if tf.io.gfile.isdir(place) else ():
+            if is_left(name):
+                disk.remove_quietly(os.path.join(place, name))
 
 
 def _survey(settings, before, stop):
@@ -219,7 +234,7 @@ def _spool(settings, plan, before, report):
         except UserError as error:
             if split == "train":
                 raise
-            print(f"without a split test: {error}", flush=True)
+            print("without a split test:", printable(str(error)), flush=True)
             continue
         if first is None:
             continue
@@ -251,8 +266,7 @@ def _encode(record, element, plan, name):
 def _make(settings, plan, bad, stop):
     """Makes the shards that are missing; {(split, number): report} of all."""
     tasks = [(split, number) for split, count in plan.shards.items() for number in range(count)]
-    done = {task: sources.read_json(plan.report_path(*task)) for task in tasks
-            if tf.io.gfile.exists(plan.report_path(*task))}
+    done = {task: report for task in tasks if (report := shards.read_report(plan, *task))}
     for report in done.values():
         bad |= report["unreadable"]
     _limit(bad, settings.config.max_unreadable)
@@ -281,7 +295,10 @@ def _make(settings, plan, bad, stop):
         finally:
             progress.close()
     for task in missing:
-        done[task] = sources.read_json(plan.report_path(*task))
+        done[task] = shards.read_report(plan, *task)
+        if done[task] is None:
+            raise UserError(f"{plan.shard_path(*task)} is not as it was written; see to the disk, "
+                            "then give the same command again.")
         bad |= done[task]["unreadable"]
     _limit(bad, settings.config.max_unreadable)
     return done
@@ -325,11 +342,11 @@ def _finish(settings, plan, done, bad):
     tfds.folder_dataset.write_metadata(
         data_dir=settings.output, features=plan.features(), split_infos=infos, check_data=False,
         description="Pictures and captions, prepared by stackgan_tf.prepare.")
-    _write_plan(settings, {**sources.read_json(os.path.join(settings.output, PLAN)),
-                           "whole": True, "pictures": pictures, "captions": captions,
-                           "without_caption": without, "squares": squares, "unreadable": bad})
+    _write_plan(settings, {**_before(settings), "whole": True, "pictures": pictures,
+                           "captions": captions, "without_caption": without, "squares": squares,
+                           "unreadable": bad})
     for file, why in itertools.islice(bad.items(), 20):
-        print(f"left out {file}: {why}")
+        print("left out", printable(f"{file}: {why}"))
     if len(bad) > 20:
         print(f"... and {len(bad) - 20} more; all are listed in {PLAN}")
     size = sum(report["bytes"] for report in done.values())
@@ -338,8 +355,8 @@ def _finish(settings, plan, done, bad):
 
 
 def _write_plan(settings, values):
-    sources.write_file(os.path.join(settings.output, PLAN),
-                       (json.dumps(values, indent=2) + "\n").encode())
+    disk.write_whole(os.path.join(settings.output, PLAN),
+                     (json.dumps(values, indent=2) + "\n").encode(), shared=True)
 
 
 def _beam():

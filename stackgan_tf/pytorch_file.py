@@ -72,36 +72,40 @@ def _read_with_torch(path, size):
 
 
 def _check_zip(file, path, size):
-    """Before anybody unpacks it: what it holds is no larger than it is."""
+    """Reads all but the numbers, before PyTorch does: what it holds is no larger than it is, and
+    its pickle makes no more than that."""
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
-    except Exception as error:  # on hostile bytes nearly anything
+            for entry in entries:
+                if entry.compress_type != zipfile.ZIP_STORED:
+                    raise PickleError(f"{path}: {entry.filename[:100]!r} in it is compressed, "
+                                      "which PyTorch never does; get it again.")
+            if sum(entry.file_size for entry in entries) > size:
+                raise PickleError(f"{path} claims to hold more than its {size:,} bytes; get it "
+                                  "again.")
+            folders = {name[:-len("data.pkl")] for name in archive.namelist()
+                       if name.endswith("/data.pkl") and name.count("/") == 1}
+            if len(folders) != 1:
+                raise PickleError(f"{path} is a zip but no PyTorch file (it has no data.pkl).")
+            folder, reader = folders.pop(), _Reader(path, size)
+            return reader, reader.load(io.BytesIO(archive.read(folder + "data.pkl"))), folder
+    except PickleError:
+        raise
+    except Exception as error:  # what zipfile raises on damage, encryption and the like
         raise _damaged(path) from error
-    for entry in entries:
-        if entry.compress_type != zipfile.ZIP_STORED:
-            raise PickleError(f"{path}: {entry.filename[:100]!r} in it is compressed, which "
-                              "PyTorch never does; get it again.")
-    if sum(entry.file_size for entry in entries) > size:
-        raise PickleError(f"{path} claims to hold more than its {size:,} bytes; get it again.")
 
 
 def _read_zip(file, path, size):
+    reader, state, folder = _check_zip(file, path, size)
     try:
         with zipfile.ZipFile(file) as archive:
-            names = set(archive.namelist())
-            folders = [name[:-len("data.pkl")] for name in names
-                       if name.endswith("/data.pkl") and name.count("/") == 1]
-            if len(folders) != 1:
-                raise PickleError(f"{path} is a zip but no PyTorch file (it has no data.pkl).")
-            order = folders[0] + "byteorder"
+            names, order = set(archive.namelist()), folder + "byteorder"
             if order in names and archive.read(order) != b"little":
                 raise PickleError(f"{path} was written by a big-endian machine; have it saved "
                                   "again on another.")
-            reader = _Reader(path, size)
-            state = reader.load(io.BytesIO(archive.read(folders[0] + "data.pkl")))
             for key, storage in reader.storages.items():
-                name = f"{folders[0]}data/{key}"
+                name = f"{folder}data/{key}"
                 if name not in names:
                     raise PickleError(f"{path} lacks the storage {name[:100]!r}; get it again.")
                 storage.data = archive.read(name)
@@ -112,7 +116,7 @@ def _read_zip(file, path, size):
             return reader.arrays(state)
     except PickleError:
         raise
-    except Exception as error:  # what zipfile raises on damage, encryption and the like
+    except Exception as error:
         raise _damaged(path) from error
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf.config import UserError
+from stackgan_tf.disk import ERRORS, write_whole
 from stackgan_tf.messages import reason
 from stackgan_tf.progress import Progress
-from stackgan_tf.sources import write_file
 
 CHUNK = 100
 
@@ -97,9 +97,8 @@ def _save(path, arrays):
     data = io.BytesIO()
     np.savez(data, **arrays)
     try:
-        tf.io.gfile.makedirs(os.path.dirname(path))
-        write_file(path, data.getvalue())
-    except (OSError, tf.errors.OpError) as error:
+        write_whole(path, data.getvalue(), shared=True)
+    except ERRORS as error:
         raise UserError(f"cannot write {path}: {reason(error)}; make room, or see to its "
                         "permissions. The same command then goes on.") from error
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from stackgan_tf import dashboards, images, latents, projector, shown_texts
 from stackgan_tf.config import Config, UserError
-from stackgan_tf.logs import Logs, write_whole
+from stackgan_tf.disk import ERRORS, write_whole
+from stackgan_tf.logs import Logs
 from stackgan_tf.messages import reason
 from stackgan_tf.run_folder import Part
 from stackgan_tf.saved_parts import TextEncoder
@@ -102,7 +103,7 @@ class Reports:
         path = os.path.join(self.part.samples, f"step-{step:08d}.png")
         try:
             write_whole(path, images.encode_png(grid))
-        except tf.errors.OpError as error:  # a picture less is no reason to lose the checkpoint
+        except ERRORS as error:  # a picture less is no reason to lose the checkpoint
             print(f"warning: {path} could not be written: {reason(error)}", flush=True)
         with self.logs.writing():
             tf.summary.scalar("samples/variety", variety, step)

@@ -8,7 +8,9 @@ functions of its own; they are not imported either.
 
 Why not `pickle.Unpickler` with a `find_class`: NumPy's own `__setstate__` and `scalar` trust the
 shapes, field offsets and dtypes of the file; the memo is sized by an index in the file; and a
-memoized string stays beside the array made of it, so that a 2.5 GB pickle needs 5 GB. Why no look
+memoized string stays beside the array made of it, so that a 2.5 GB pickle needs 5 GB. A few bytes
+can also ask for a large memoized string's content again and again: what is made is counted, and
+is no more than a few times the file. Why no look
 ahead with `pickletools.genops`: it reads the file a second time, and fails at the first byte
 above 127 of a protocol 0 string, which is how Python 2 wrote class 128.
 """
@@ -37,6 +39,11 @@ ALLOWED = {
 
 _REMEDY = ("only lists, texts, numbers and NumPy arrays of numbers are read, and nothing of it was "
            "run. If you trust its maker, have it written again as such (protocol 4 or lower).")
+
+
+_MOST_MADE = 4  # bytes for each of the file; text and byte order cost a real one 2 more at most
+_MOST_DIMENSIONS, _LONGEST_DIMENSION = 32, 2**48
+_LARGEST_KEY = 2**61  # Python's hash of an int is its rest by 2**61 - 1: multiples all collide
 
 
 class PickleError(ValueError):
@@ -80,6 +87,17 @@ def iterate(source) -> Iterator:
                 raise PickleError(f"{machine.name} holds one {type(machine.result).__name__}, not "
                                   "a list.")
             yield from machine.result
+
+
+def arrays(source) -> Iterator[np.ndarray]:
+    """The items of a pickled list of arrays, as `iterate` gives them. Anything else is refused:
+    np.asarray of lists in lists, each twice the one below, would not come to an end."""
+    name = getattr(source, "name", source)
+    for i, item in enumerate(iterate(source)):
+        if not isinstance(item, np.ndarray):
+            raise PickleError(f"{name}: entry {i} is one {type(item).__name__}, not an array; get "
+                              "it again.")
+        yield item
 
 
 @contextlib.contextmanager
@@ -138,6 +156,7 @@ _PUTS = {b"q": "<B", b"r": "<I"}
 _GETS = {b"h": "<B", b"j": "<I"}
 _EXTENSIONS = {b"\x82": "<B", b"\x83": "<H", b"\x84": "<I"}
 _REFUSED = {
+    b"2": "an item once more",  # no pickler writes it
     b"o": "a new object",
     b"\x81": "a new object", b"\x92": "a new object",
     b"\x97": "a buffer beside the file", b"\x98": "a buffer beside the file",
@@ -161,8 +180,8 @@ class _Machine:
         self.size = self.left = file.tell() - begin
         file.seek(begin)
         self.stack, self.marks, self.memo = [], [], {}
-        self.places = {}  # {id: place in the memo} of what arrays may be made of
-        self.unbuilt = 0
+        self.places = {}  # {id: places in the memo} of what arrays may be made of
+        self.unbuilt = self.made = 0
         self.stream, self.result, self.streamed = False, None, False
         self.names, self.persistent, self.remedy = ALLOWED, None, _REMEDY
 
@@ -205,6 +224,12 @@ class _Machine:
     def refuse(self, what):
         raise PickleError(f"{self.name} asks for {what[:100]!s}; {self.remedy}")
 
+    def charge(self, count):
+        """Counts bytes about to be made of what is in the memory already."""
+        self.made += count
+        if self.made > _MOST_MADE * self.size:
+            self.refuse(f"more than {_MOST_MADE} times the memory of its {self.size:,} bytes")
+
     def data(self, values):
         """The values, none of which may be a dtype: arrays alone are made of them."""
         for value in values:
@@ -241,7 +266,7 @@ class _Machine:
         if isinstance(value, _Unbuilt):
             value.places.append(place)
         elif isinstance(value, tuple) or (type(value) in (str, bytes) and len(value) > 1000):
-            self.places[id(value)] = place  # the memo keeps the value, so no other has its id
+            self.places.setdefault(id(value), []).append(place)
 
     def get(self, place):
         if self.memo[place] is _FORGOTTEN:
@@ -252,8 +277,9 @@ class _Machine:
     def forget(self, *used):
         """Takes what has become an array out of the memo, where it would stay beside it."""
         for value in used:
-            if (place := self.places.pop(id(value), None)) is not None:
-                self.memo[place] = _FORGOTTEN
+            for place in self.places.pop(id(value), ()):
+                if self.memo[place] is value:  # not of another one that had its id before
+                    self.memo[place] = _FORGOTTEN
 
     def step(self, code):
         stack, push = self.stack, self.stack.append
@@ -298,8 +324,11 @@ class _Machine:
 
     def set_items(self, items):
         for key in items[::2]:  # no tuples: hashing nested ones can take for ever
-            if not isinstance(key, (str, bytes, int, float, np.generic)):
+            if not isinstance(key, (str, bytes, int, float, np.generic)) or isinstance(
+                    key, np.complexfloating):
                 self.refuse(f"a dict with a {type(key).__name__} as a key")
+            if isinstance(key, int) and abs(key) >= _LARGEST_KEY:
+                self.refuse("a dict with an integer above 2**61 as a key")
         if type(self.stack[-1]) is not dict:
             raise self.damaged()
         self.stack[-1].update(zip(items[::2], self.data(items[1::2]), strict=True))
@@ -311,6 +340,8 @@ class _Machine:
 
     def find_class(self, module, name):
         """Puts an allowed name on the stack; it is compared as written, never looked up."""
+        if not isinstance(module, str) or not isinstance(name, str):
+            self.refuse("a name that is no text")
         if (module, name) not in self.names:
             self.refuse(f"{module}.{name}")
         self.stack.append(Name(self.names[module, name]))
@@ -329,7 +360,8 @@ class _Machine:
         arguments, name = self.stack.pop(), self.stack.pop()
         if type(name) is not Name or not isinstance(arguments, tuple):
             raise self.damaged()
-        if callable(name.kind):  # a stand-in of the caller
+        if callable(name.kind):  # a stand-in of the caller, which may copy what it is given
+            self.charge(sum(8 * len(a) for a in arguments if isinstance(a, (list, tuple, dict))))
             made = name.kind(*arguments)
         elif (name.kind == "array" and type(arguments[0]) is Name
               and arguments[0].kind == "ndarray"):
@@ -338,10 +370,12 @@ class _Machine:
             made = _Unbuilt("dtype", self.checked_dtype(arguments[0]))
         elif name.kind == "scalar":
             kind, data = arguments
-            made = self.array((), kind, data, "C")[()]
+            made = self.array((), kind, data, "C")
+            self.charge(made.nbytes)
+            made = made[()]
         elif name.kind == "encode" and arguments[1:] == ("latin1",):
             self.forget(arguments, arguments[0])
-            made = arguments[0].encode("latin1")
+            made = self.latin1(arguments[0])
         else:
             self.refuse(f"{name.kind} of other arguments than NumPy's")
         self.unbuilt += isinstance(made, _Unbuilt)
@@ -375,18 +409,28 @@ class _Machine:
             self.refuse(f"a NumPy array of dtype {code!r}")
         return np.dtype(code)
 
+    def latin1(self, text):
+        self.charge(len(text))
+        return text.encode("latin1")
+
     def array(self, shape, kind, data, order):
         """The array of these bytes, without a copy where they are bytes; never larger than them."""
-        if not isinstance(kind, np.dtype):
+        if not isinstance(kind, np.dtype) or type(shape) is not tuple:
             raise self.damaged()
-        data = data.encode("latin1") if isinstance(data, str) else data
-        if type(data) is not bytes or not all(type(n) is int and n >= 0 for n in shape) or (
-                math.prod(shape) * kind.itemsize != len(data)):
+        if len(shape) > _MOST_DIMENSIONS or not all(
+                type(n) is int and 0 <= n < _LONGEST_DIMENSION for n in shape):
+            raise PickleError(f"{self.name} holds an array with other content than its size; get "
+                              "it again.")
+        data, count = self.latin1(data) if isinstance(data, str) else data, math.prod(shape)
+        if type(data) is not bytes or count * kind.itemsize != len(data):
             raise PickleError(f"{self.name} holds an array of {kind} {shape} with other content "
                               "than that; get it again.")
         if not data:
+            self.charge(4 * count)  # of empty texts, which NumPy gives a character each
             return np.empty(shape, kind)
         array = np.frombuffer(data, kind).reshape(shape, order=order)
+        if not kind.isnative:
+            self.charge(len(data))
         return array.astype(kind.newbyteorder("="), copy=False)  # as NumPy reads it
 
 
@@ -394,7 +438,6 @@ _STEPS = {
     b"(": lambda m: m.marks.append(len(m.stack)),
     b"0": _Machine.pop,
     b"1": lambda m: m.to_mark() and None,
-    b"2": lambda m: m.stack.append(m.stack[-1]),
     b"]": lambda m: m.stack.append([]),
     b"}": lambda m: m.stack.append({}),
     b"t": lambda m: m.stack.append(_tuple(m.to_mark())),

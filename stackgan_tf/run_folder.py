@@ -12,6 +12,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+from stackgan_tf import disk
 from stackgan_tf.config import CHECKPOINT, FREE, PLACES, REPLACED, Config, UserError, check_run
 from stackgan_tf.messages import reason
 
@@ -114,7 +115,8 @@ class Part:
 
         A part that stopped before its first checkpoint binds nobody. Where the data lies is free
         as long as it is the same data; without `data`, which is read later, it is not asked. Other
-        data in the same place is said and used: pictures may have been added.
+        data in the same place is said and used: pictures may have been added. So are other pixels
+        alone: the libraries of another machine may decode a picture a little differently.
         """
         before = self.read_config() or {}
         if not before and self.has_checkpoints():
@@ -126,14 +128,14 @@ class Part:
         now, was = dataclasses.asdict(config), dataclasses.asdict(self.config())
         names = relevant or [name for name in now if name not in FREE]
         noted = before.get("data")
-        same = noted is not None and data in (None, noted)
+        same = noted is not None and (data is None or alike(noted, data, pixels=False))
         names = [name for name in names if not (same and name in PLACES)]
         differences = [f"--{name}={now[name]} (was {was[name]})" for name in names
                        if was[name] != now[name]]
         if differences:
             raise UserError(f"{self.path} was made with other settings: "
                             f"{', '.join(differences)}; repeat those, or choose another --run.")
-        if noted is not None and not same:
+        if noted is not None and data is not None and not alike(noted, data):
             print(f"warning: the data is not what {self.path} was made with ({noted} then, {data} "
                   "now); it goes on with this.", flush=True)
         return before
@@ -153,34 +155,43 @@ class Part:
 
     def _tidy(self):
         """Puts away what a killed process left between two renames, or half-written."""
-        for path in (self.saved_model, self.image_encoder, os.path.join(self.path, "stage1")):
+        replaced = [os.path.join(self.checkpoints, name.rstrip("/")[:-len(REPLACED)])
+                    for name in (tf.io.gfile.listdir(self.checkpoints) if tf.io.gfile.isdir(
+                        self.checkpoints) else ()) if name.rstrip("/").endswith(REPLACED)]
+        for path in (self.saved_model, self.image_encoder, os.path.join(self.path, "stage1"),
+                     *replaced):
             if tf.io.gfile.exists(path + REPLACED) and not tf.io.gfile.exists(path):
                 tf.io.gfile.rename(path + REPLACED, path)
             for left in (path + REPLACED, path + ".tmp"):
-                if tf.io.gfile.exists(left):
-                    tf.io.gfile.rmtree(left)
+                disk.remove_quietly(left)
         for left in tf.io.gfile.glob(os.path.join(self.samples, "step-*.png.tmp")):
-            tf.io.gfile.remove(left)
+            disk.remove_quietly(left)
 
     def _make(self):
         try:
-            tf.io.gfile.makedirs(self.path)
-        except (OSError, tf.errors.OpError) as error:
+            disk.make_folders(self.path)
+        except disk.ERRORS as error:
             raise UserError(f"cannot make {self.path}: {reason(error)}; choose another "
                             "--checkpoint_dir.") from error
 
     def _write(self, settings):
         try:
-            path = self.settings
-            with tf.io.gfile.GFile(path + ".tmp", "w") as file:
-                file.write(json.dumps(settings, indent=2) + "\n")
-            if "://" not in path:  # a rename alone survives no power cut
-                with open(path + ".tmp", "rb") as file:
-                    os.fsync(file.fileno())
-            tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
-        except (OSError, tf.errors.OpError) as error:
+            disk.write_whole(self.settings, (json.dumps(settings, indent=2) + "\n").encode())
+        except disk.ERRORS as error:
             raise UserError(f"cannot write in {self.path}: {reason(error)}; choose another "
                             "--checkpoint_dir or make room.") from error
+
+
+def alike(noted: str, data: str, pixels: bool = True) -> bool:
+    """Whether two notes of data (pipeline.Examples.note) agree in all that both tell: an older
+    version told less, and pixels are those of a size."""
+    def told(note):
+        count, *digests = str(note).split(", ")
+        return {"count": count, **dict(part.rpartition(" ")[::2] for part in digests)}
+
+    one, other = told(noted), told(data)
+    return all(one[name] == other[name] for name in one.keys() & other.keys()
+               if pixels or not name.startswith("pixels"))
 
 
 def check_types(stored) -> None:

@@ -2,7 +2,7 @@
 
 What is in a shard follows from the plan alone, so a shard can be made again, elsewhere or after a
 kill, and is the same byte for byte. It is written beside its place and renamed; a report beside
-the plan, written after it, says that it is done.
+the plan, written once it is on the disk, says that it is done.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from stackgan_tf import images, picture_files, sources
+from stackgan_tf import disk, images, picture_files, sources
 from stackgan_tf.processes import stop_signals
 
 NAME = "prepared"  # of the data set, in its shards' names
@@ -81,7 +81,7 @@ class Plan:
 
     def write_index(self, split: str, rows: np.ndarray) -> None:
         header = rows.shape[1].to_bytes(8, "little")
-        sources.write_file(self.index_path(split), header + rows.astype("<i8").tobytes())
+        disk.write_whole(self.index_path(split), header + rows.astype("<i8").tobytes(), shared=True)
 
     def features(self) -> tfds.features.FeaturesDict:
         """What a record holds, in TFDS's words."""
@@ -153,13 +153,13 @@ def write_shard(plan: Plan, split: str, number: int) -> dict:
         {"count", "bytes", "captions", "without_caption": pictures, "unreadable": {file: reason},
         "squares": {field: side} of the fields whose JPEGs are all squares of one size}.
     """
-    report = plan.report_path(split, number)
-    if tf.io.gfile.exists(report):
-        return sources.read_json(report)
+    if done := read_report(plan, split, number):
+        return done
     source, record_features = plan.source(), plan.features()
     unreadable, shapes, texts = {}, {}, []
-    beside = f"{plan.report_path(split, number)}.{os.getpid()}.tmp"
-    with tf.io.TFRecordWriter(beside) as writer:
+    report, path = plan.report_path(split, number), plan.shard_path(split, number)
+    beside = disk.own_name(report)
+    with disk.replacing(path, beside), tf.io.TFRecordWriter(beside) as writer:
         for row in plan.rows(split, number):
             if plan.kind == "spool":
                 record = source.read_example(split, row)
@@ -182,14 +182,20 @@ def write_shard(plan: Plan, split: str, number: int) -> dict:
                 shape = tf.io.extract_jpeg_shape(jpeg).numpy()[:2]
                 shapes.setdefault(name, set()).add(tuple(shape))
             writer.write(record)
-    size = tf.io.gfile.stat(beside).length
-    tf.io.gfile.rename(beside, plan.shard_path(split, number), overwrite=True)
     squares = {name: int(height) for name, found in shapes.items() for height, width in found
                if len(found) == 1 and height == width}
-    done = {"count": len(texts), "bytes": size, "captions": sum(texts),
+    done = {"count": len(texts), "bytes": sources.length(path), "captions": sum(texts),
             "without_caption": texts.count(0), "unreadable": unreadable, "squares": squares}
-    sources.write_file(report, json.dumps(done).encode())
+    disk.write_whole(report, json.dumps(done).encode(), shared=True)
     return done
+
+
+def read_report(plan: Plan, split: str, number: int) -> dict | None:
+    """What `write_shard` returned; None if the shard is not there as its report says."""
+    done = sources.read_json(plan.report_path(split, number), "count", "bytes", "captions",
+                             "unreadable")
+    whole = done and sources.length(plan.shard_path(split, number)) == done["bytes"]
+    return done if whole else None
 
 
 def run(plan: Plan, tasks: list[tuple[str, int]], workers: int) -> Iterator[dict | None]:

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from stackgan_tf import manifest
 from stackgan_tf.datasets import webdataset
+from stackgan_tf.disk import write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,31 +169,39 @@ class Spool:
             ValueError: what was spooled before has changed since.
         """
         done = os.path.join(self.path, f"{split}.json")
-        if tf.io.gfile.exists(done):
-            return read_json(done)["count"]
+        count = (read_json(done) or {}).get("count")
+        if count is not None and len(self.rows(split)) == count:
+            return count
         elements, number, count = iter(elements), 0, 0
         while chunk := _take(elements, self.CHUNK):
             name, digest = self._chunk(split, number), _digest(chunk)
-            if tf.io.gfile.exists(name + ".json"):
-                if read_json(name + ".json")["digest"] != digest:
+            if spooled := self._spooled(split, number):
+                if spooled["digest"] != digest:
                     raise ValueError(f"the data set's pictures {count} to {count + len(chunk)} of "
                                      f"split {split} have changed since this was begun")
             else:
                 examples = encode(chunk)
-                write_file(name, b"".join(examples))
-                write_file(name + ".json", json.dumps({
+                write_whole(name, b"".join(examples), shared=True)
+                write_whole(name + ".json", json.dumps({
                     "digest": digest, "ends": np.cumsum(list(map(len, examples))).tolist(),
-                }).encode())
+                }).encode(), shared=True)
             number, count = number + 1, count + len(chunk)
             report(count)
-        write_file(done, json.dumps({"count": count}).encode())
+        write_whole(done, json.dumps({"count": count}).encode(), shared=True)
         return count
+
+    def _spooled(self, split, number):
+        """What is said of a chunk; None if it is not there, or not as long as that says."""
+        name = self._chunk(split, number)
+        said = read_json(name + ".json", "digest", "ends")
+        whole = said and said["ends"] and length(name) == said["ends"][-1]
+        return said if whole else None
 
     def rows(self, split: str) -> np.ndarray:
         """int64 (N, 3): chunk, first and last byte; the split is the caller's to remember."""
         found, number = [], 0
-        while tf.io.gfile.exists(self._chunk(split, number) + ".json"):
-            ends = np.array(read_json(self._chunk(split, number) + ".json")["ends"], np.int64)
+        while spooled := self._spooled(split, number):
+            ends = np.array(spooled["ends"], np.int64)
             starts = np.concatenate([[0], ends[:-1]])
             found.append(np.stack([np.full(len(ends), number), starts, ends], 1))
             number += 1
@@ -227,14 +236,20 @@ def _hash(text):
                                           digest_size=8).digest(), "little", signed=True)
 
 
-def read_json(path: str) -> dict:
-    with tf.io.gfile.GFile(path) as file:
-        return json.load(file)
+def read_json(path: str, *names: str) -> dict | None:
+    """What a file of ours says; None if it is not there, is damaged or lacks one of the names:
+    then what it tells of is made again."""
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            said = json.load(file)
+    except (ValueError, RecursionError, tf.errors.NotFoundError):
+        return None
+    return said if isinstance(said, dict) and all(name in said for name in names) else None
 
 
-def write_file(path: str, data: bytes) -> None:
-    """Writes a file beside its place and renames it, so that a half one never counts."""
-    beside = f"{path}.{os.getpid()}.tmp"
-    with tf.io.gfile.GFile(beside, "wb") as file:
-        file.write(data)
-    tf.io.gfile.rename(beside, path, overwrite=True)
+def length(path: str) -> int | None:
+    """Of a file, in bytes; None if it is not there."""
+    try:
+        return tf.io.gfile.stat(path).length
+    except tf.errors.NotFoundError:
+        return None

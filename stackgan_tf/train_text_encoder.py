@@ -33,6 +33,7 @@ from stackgan_tf import (
 )
 from stackgan_tf.adam import FusedAdam
 from stackgan_tf.config import Config, UserError
+from stackgan_tf.messages import printable
 from stackgan_tf.text_encoders import char_cnn_rnn
 
 IMAGE_SIZE = 64  # what captions say can be seen at this size
@@ -218,7 +219,7 @@ def _load(settings):
 
 def _loop(settings, part, trainer, data, checkpoints, start, stop):
     """Steps until the end or a signal; returns the number of steps done, which are saved."""
-    total, step = settings.text_encoder_steps, start
+    total, step, saved = settings.text_encoder_steps, start, start
     log_files = logs.Logs(part.logs)
     shown = progress.Progress("text encoder", start, total, settings.log_steps,
                               settings.text_encoder_batch_size)
@@ -230,8 +231,9 @@ def _loop(settings, part, trainer, data, checkpoints, start, stop):
         shown.update(step, values)
         if step % settings.checkpoint_steps == 0 and step < total and not stop.number:
             checkpoints.save(step)
+            saved = step
     shown.close()
-    if step > start:
+    if step > saved:  # a signal may have come while that was written
         checkpoints.save(step)
     return step
 
@@ -297,7 +299,7 @@ def _test(settings, trainer, most=1000):
         first = 4 * most if settings.dataset == "prepared" else None
         examples = build.load_held_out(settings, first)
     except UserError as error:  # a folder need not have a test split
-        print(f"text encoder: not scored, {str(error).splitlines()[0]}")
+        print("text encoder: not scored,", printable(str(error).splitlines()[0]))
         return {}
     rows = [i for i in range(len(examples)) if examples.captions[i]]
     rows = rows[::max(1, -(-len(rows) // most))]  # spread over all classes

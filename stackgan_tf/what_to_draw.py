@@ -84,8 +84,8 @@ def read_embeddings(path: str, dim: int, most: int | None) -> tuple[list[str], n
         if path.endswith(".npy"):
             vectors = np.asarray(np.load(path, allow_pickle=False))
         else:
-            vectors = np.stack([np.asarray(value) if np.ndim(value) == 1 else value[0]
-                                for value in restricted_pickle.iterate(path)])
+            vectors = np.stack([value if value.ndim == 1 else value[0]
+                                for value in restricted_pickle.arrays(path)])
     except OSError as error:
         raise UserError(f"--embeddings={path} cannot be read: {error.strerror or error}."
                         ) from error

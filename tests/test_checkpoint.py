@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 
 import numpy as np
 import pytest
@@ -75,6 +76,64 @@ def test_a_damaged_checkpoint_is_moved_out_of_the_way_of_pruning(tmp_path):
     assert (tmp_path / "step-00002000.bad").is_dir()
 
 
+def test_a_damaged_one_that_cannot_be_renamed_costs_no_new_one(tmp_path, monkeypatch):
+    checkpoints, _ = make(tmp_path, 1.0)
+    checkpoints.save(1000), checkpoints.save(2000)
+    os.remove(tmp_path / "step-00002000" / "variables.index")
+    again, _ = make(tmp_path, keep=1)
+    with monkeypatch.context() as patch:
+        def refuse(*_, **__):
+            raise tf.errors.PermissionDeniedError(None, None, "no")
+
+        patch.setattr(tf.io.gfile, "rename", refuse)
+        assert again.restore() == 1000
+    again.save(1200), again.save(1400)
+    assert again.steps() == [1400, 2000]
+    assert make(tmp_path, keep=1)[0].restore() == 1400
+
+
+@pytest.mark.parametrize("error", [
+    tf.errors.PermissionDeniedError(None, None, "a; Permission denied"),
+    tf.errors.UnavailableError(None, None, "503"), tf.errors.AbortedError(None, None, "stale"),
+    tf.errors.DeadlineExceededError(None, None, "late"),
+    tf.errors.ResourceExhaustedError(None, None, "a; Too many open files"),
+    tf.errors.UnknownError(None, None, "a; Stale file handle"),
+    OSError(24, "Too many open files"), PermissionError(13, "Permission denied")], ids=repr)
+def test_what_cannot_be_read_at_present_is_not_damaged(tmp_path, monkeypatch, error):
+    checkpoints, _ = make(tmp_path, 1.0)
+    checkpoints.save(1), checkpoints.save(2)
+    again, _ = make(tmp_path)
+
+    def fail(_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(again._checkpoint, "read", fail)
+        with pytest.raises(UserError, match="step-00000002 cannot be read at present .*, which is "
+                                            "no damage"):
+            again.restore()
+    assert sorted(os.listdir(tmp_path)) == ["step-00000001", "step-00000002"]
+    assert again.restore() == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "setresuid") or os.getuid(), reason="changes the user")
+@pytest.mark.parametrize("name", ["checkpoint.json", "variables.index",
+                                  "variables.data-00000-of-00001"])
+def test_another_user_s_checkpoint_is_not_damaged(name):
+    with tempfile.TemporaryDirectory() as path:  # which others can reach, unlike pytest's
+        make(path, 1.0)[0].save(1)
+        os.chmod(os.path.join(path, "step-00000001", name), 0)
+        os.chmod(path, 0o777)
+        again, _ = make(path)
+        os.setresuid(65534, 65534, 0)
+        try:
+            with pytest.raises(UserError, match="cannot be read at present .*ermission denied"):
+                again.restore()
+        finally:
+            os.setresuid(0, 0, 0)
+        assert os.listdir(path) == ["step-00000001"]
+
+
 def test_damaged_twice_at_the_same_step(tmp_path):
     """What was put aside the first time is in the way the second time."""
     for _ in range(2):
@@ -123,12 +182,14 @@ def test_all_is_on_disk_before_the_rename_that_makes_it_count(tmp_path, monkeypa
     temporary = f"{tmp_path}/ckpt/step-00000001.tmp"
     place = done.index(f"rename {temporary}")
     names = ("checkpoint.json", "variables.index", "variables.data-00000-of-00001")
-    assert set(done[:place]) == {temporary, *(f"{temporary}/{name}" for name in names)}
+    assert done[:2] == [str(tmp_path), f"{tmp_path}/ckpt"]  # where ckpt/ and the new one stand
+    assert set(done[2:place]) == {temporary, *(f"{temporary}/{name}" for name in names)}
     assert done[place + 1:] == [f"{tmp_path}/ckpt"]  # the rename itself
     done.clear()
     Part(str(tmp_path), "run", "stage1").open(Config())
     path = f"{tmp_path}/run/stage1/config.json.tmp"
-    assert done == [path, f"rename {path}"]
+    assert done == [str(tmp_path), f"{tmp_path}/run", path, f"rename {path}",
+                    f"{tmp_path}/run/stage1"]
 
 
 def test_what_killed_processes_leave_is_removed(tmp_path):
@@ -167,6 +228,24 @@ def test_a_full_disk_keeps_the_last_good_one(tmp_path, monkeypatch):
         checkpoints.save(2)
     assert os.listdir(tmp_path) == ["step-00000001"]
     assert make(tmp_path)[0].restore() == 1
+
+
+def test_what_cannot_be_tidied_hides_no_message(tmp_path, monkeypatch):
+    checkpoints, _ = make(tmp_path, 1.0)
+    checkpoints.save(1)
+
+    def fail(error):
+        def raised(*_, **__):
+            raise error(None, None, "x; the words")
+        return raised
+
+    monkeypatch.setattr(tf.io.gfile, "rmtree", fail(tf.errors.PermissionDeniedError))
+    monkeypatch.setattr(checkpoints._checkpoint, "write", fail(tf.errors.ResourceExhaustedError))
+    with pytest.raises(UserError, match="could not be written: x; the words.*step 1"):
+        checkpoints.save(2)
+    monkeypatch.setattr(tf.io.gfile, "copy", fail(tf.errors.ResourceExhaustedError))
+    with pytest.raises(UserError, match="could not be copied to .*: x; the words"):
+        checkpoint.copy_directory(str(tmp_path / "step-00000001"), str(tmp_path / "copy"))
 
 
 def test_write_errors_of_the_system_are_one_line(tmp_path):

@@ -25,7 +25,7 @@ from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from stackgan_tf import build, checkpoint, export, knobs, latents, sample, saved_parts
+from stackgan_tf import build, checkpoint, disk, export, knobs, latents, sample, saved_parts
 from stackgan_tf.config import UserError, resolve
 from stackgan_tf.generate import Generator
 from stackgan_tf.run_folder import Part
@@ -469,6 +469,14 @@ def test_versions_count_up_and_are_not_written_over(tmp_path):
     with pytest.raises(UserError, match="nothing was written over"):  # made by another meanwhile
         checkpoint.publish(str(base / "new"), str(base / "10"))
     assert (base / "10" / "saved_model.pb").read_text() == "mine"
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(root, tmp_path, monkeypatch):
+    os.makedirs(disk.own_folder(str(tmp_path / "5")) + ".tmp")  # of a process of the same number
+    for module, name in ((checkpoint, "export"), (checkpoint, "publish"), (export, "write_warmup")):
+        monkeypatch.setattr(module, name, lambda *_: None)
+    export.export_run(root, "silent", str(tmp_path))
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_failure_leaves_nothing(root, tmp_path, monkeypatch):

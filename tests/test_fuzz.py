@@ -12,6 +12,7 @@ import os
 import pickle
 import struct
 import sys
+import tarfile
 import zipfile
 
 import numpy as np
@@ -23,6 +24,7 @@ from python2_pickle import dumps
 from pytorch_writer import plain, state_dict, storage, tensor, write_legacy
 
 from stackgan_tf import manifest, picture_files, pytorch_file, restricted_pickle
+from stackgan_tf.datasets import webdataset
 
 ROUNDS = pytest.mark.parametrize("rounds", [4, pytest.param(250, marks=pytest.mark.slow)])
 
@@ -166,10 +168,16 @@ NAMES = [b"cnumpy.core.multiarray\n_reconstruct\n", b"cnumpy\nndarray\n", b"cnum
          b"\x8c\x02os\x8c\x06system\x93", b"(ios\nsystem\n"]
 FLOATS = b"cnumpy\ndtype\n(Vf4\nI00\nI01\ntR(K\x03V<\nNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
 ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tVb\ntR"
+SCALAR = b"cnumpy.core.multiarray\nscalar\n(" + FLOATS + b"C\x04\0\0\x80?tR"
+# A long text at place 5, and what a few more bytes make of it again: bytes and scalars.
+LONG = b"U\xc8" + 200 * b"x" + b"q\x05"
+S200 = b"cnumpy\ndtype\n(VS200\nI00\nI01\ntR(K\x03V|\nNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+AGAIN = [LONG, LONG + b"0" + b"c_codecs\nencode\n(h\x05Vlatin1\ntR" * 5,
+         LONG + b"0(" + b"cnumpy.core.multiarray\nscalar\n(" + S200 + b"h\x05tR" * 9 + b"l"]
 WHOLE = [ARRAY + b"(K\x01(K\x02t" + FLOATS + b"I00\nU\x08" + b"\0\0\x80?" * 2 + b"tb",
          b"]", b"}", b"(", b")", b"N", b"K\x01", b"K\xff", b"J\xff\xff\xff\xff", b"Va\n", b"U\x01b",
          b"X\x02\0\0\0\xc3\xa4", b"C\x01\xff", b"G?\xf0\0\0\0\0\0\0", b"\x88", b"I01\n", b"L7L\n",
-         b"F1e400\n", b"\x8a\x02\xff\x7f", b"\x8e\x02\0\0\0\0\0\0\0ab"]
+         b"F1e400\n", b"\x8a\x02\xff\x7f", b"\x8e\x02\0\0\0\0\0\0\0ab", SCALAR, *AGAIN]
 STEPS = [b"t", b"l", b"d", b"a", b"e", b"s", b"u", b"R", b"b", b"0", b"1", b"2", b"q\x00", b"h\x00",
          b"q\x01", b"h\x01", b"p2\n", b"g2\n", b"\x94", b"r\xff\xff\xff\xff", b"\x85", b"\x86",
          b"\x87", b"\x95" + bytes(8), b"\x80\x04", b"\x81", b"o", b"Q", b"Pid\n", b"\x82\x01",
@@ -221,6 +229,15 @@ DATA = (str, bytes, int, float, type(None), np.generic, list, tuple, dict, np.nd
         restricted_pickle.Name)  # a name that was only mentioned, not called
 
 
+def content(part):
+    """The bytes, or letters, that a value holds itself."""
+    if isinstance(part, np.ndarray):
+        return part.nbytes if part.base is None else 0
+    if isinstance(part, np.generic):
+        return part.nbytes
+    return len(part) if isinstance(part, (str, bytes)) else 0
+
+
 @ROUNDS
 def test_pickles(figure, rounds):
     def check(data):
@@ -229,9 +246,8 @@ def test_pickles(figure, rounds):
         for value in (found, streamed):
             everything = list(parts(value))
             assert all(isinstance(part, DATA) for part in everything)
-            # no number of the file makes more memory than the file has bytes
-            assert sum(part.nbytes for part in everything
-                       if isinstance(part, np.ndarray) and part.base is None) <= 8 * len(data)
+            # nothing in the file makes more memory than a few times its bytes
+            assert sum(map(content, everything)) <= 8 * len(data)
         return found
 
     fuzz(OPCODES | spliced(WRITTEN) | WRITTEN, check, rounds, figure)
@@ -325,6 +341,87 @@ def test_numbers_of_a_tensor_are_those_of_its_storage(tmp_path, legacy, no_torch
 
     check()
     assert accepted[0] > 5
+
+
+# Tars
+
+def record(name, value):
+    """A line of a pax header, which begins with its own length."""
+    line = b" " + name + b"=" + value + b"\n"
+    return b"%d%s" % (len(line) + len(b"%d" % (len(line) + 2)), line)
+
+
+NAMES_IN_TARS = st.sampled_from(["0.png", "0.txt", "0.json", "1.png", "1.txt", "d/2.png",
+                                 "../3.png", "/4.png", "._0.png", "0.png/", "5.x\x1b", "."])
+SIZES = st.sampled_from([0, 1, 3, 512, 600]) | st.sampled_from(
+    [-1, -512, -2**60, 2**20, 2**33, 2**62, 2**70, 2**86])
+KINDS_IN_TARS = st.sampled_from(list("000000000012257LLKxxxSVMZ\0"))
+RECORDS = st.sampled_from([
+    b"", b"x" * 600, b"a caption\n", b'{"caption": "a"}', b"0.png", b"9" * 5000 + b" a=b\n",
+    record(b"path", b"0.txt"), record(b"path", b"y" * 5000), record(b"size", b"-5"),
+    record(b"size", b"%d" % 2**70), record(b"hdrcharset", b"BINARY") + record(b"path", b"\xff"),
+    record(b"GNU.sparse.size", b"99999"), record(b"GNU.sparse.map", b"1,2,x"),
+    record(b"GNU.sparse.major", b"1") + record(b"GNU.sparse.minor", b"0")])
+
+
+def header(name, size, kind):
+    """512 bytes with a right checksum; a size that does not fit, or is negative, in base 256."""
+    field = b"%011o\0" % size if 0 <= size < 8**11 else (
+        (size % 2**95 | 2**95).to_bytes(12, "big") if size > 0 else size.to_bytes(
+            12, "big", signed=True))
+    made = bytearray(name.encode()[:100].ljust(100, b"\0") + b"0000644\0" * 3 + field + b"0" * 11
+                     + b"\0" + b" " * 8 + kind.encode() + bytes(100) + b"ustar\x0000"
+                     + bytes(247))
+    made[148:156] = b"%06o\0 " % sum(made)
+    return bytes(made)
+
+
+@st.composite
+def tars(draw):
+    """Members of names, kinds and sizes of which any may be a lie."""
+    blocks = []
+    for _ in range(draw(st.integers(0, 5))):
+        data = draw(RECORDS | st.just(encoded("PNG")))
+        size = draw(st.just(len(data)) | st.just(len(data)) | SIZES)
+        blocks += [header(draw(NAMES_IN_TARS), size, draw(KINDS_IN_TARS)), data,
+                   bytes(-len(data) % 512)]
+    return b"".join(blocks) + bytes(draw(st.sampled_from([0, 512, 1024, 10240])))
+
+
+def whole_tar(kind):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=kind) as tar:
+        long = "y" * 80 + "/" + "z" * 80  # needs a header of its own
+        for name, data in ((f"{long}.png", encoded("PNG")), (f"{long}.txt", b"a bird"),
+                           ("2.jpg", encoded("JPEG")), ("2.json", b'{"caption": "a", "class": 3}')):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+@ROUNDS
+def test_tars(tmp_path, figure, rounds):
+    path = str(tmp_path / "x.tar")
+
+    def check(data):
+        with open(path, "wb") as file:
+            file.write(data)
+        samples = value_or_line(lambda: list(webdataset.iter_tar(path, True, pictures=True)))
+        for sample in samples or ():
+            assert 0 <= sample.start < sample.end <= len(data)
+            assert len(sample.key) <= 4096
+            assert sample.problem or sample.picture in data[sample.start:sample.end]
+            assert sample.problem or sample == webdataset.read_sample(
+                path, sample.start, sample.end)
+        return samples
+
+    wholes = [whole_tar(kind) for kind in (
+        tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]
+    (tmp_path / "x.tar").write_bytes(wholes[0])
+    assert len(list(webdataset.iter_tar(path))) == 2  # what is imported at first use is now
+    wholes = st.sampled_from(wholes)
+    fuzz(tars() | spliced(wholes) | wholes, check, rounds, figure)
 
 
 # Pictures

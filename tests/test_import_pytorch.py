@@ -3,6 +3,7 @@
 A model built here after the released one's names and shapes is the oracle for the pictures.
 """
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -272,9 +273,23 @@ def test_a_failure_halfway_leaves_nothing(tmp_path, monkeypatch, no_torch):
     assert not list((tmp_path / "runs").iterdir())
 
 
+def test_a_run_made_meanwhile_is_not_written_over(tmp_path, monkeypatch, no_torch):
+    path, publish = write_zip(tmp_path / "netG.pth", ONE_STAGE), checkpoint.publish
+
+    def late(temporary, final):
+        os.makedirs(final)
+        (tmp_path / "runs/run/mine").write_text("kept")
+        publish(temporary, final)
+
+    monkeypatch.setattr(checkpoint, "publish", late)
+    with pytest.raises(UserError, match="runs/run could not be made: it is there already"):
+        import_pytorch.import_weights(path, str(tmp_path / "runs"), "run")
+    assert [p.name for p in (tmp_path / "runs").rglob("*")] == ["run", "mine"]
+
+
 def test_sigterm_leaves_nothing(tmp_path, monkeypatch, no_torch, sigterm):
     path = write_zip(tmp_path / "netG.pth", ONE_STAGE)
-    monkeypatch.setattr(checkpoint, "replace_directory", sigterm)  # all is there, beside
+    monkeypatch.setattr(checkpoint, "publish", sigterm)  # all is there, beside
     done = command_here("import_pytorch", f"--weights={path}", "--to=run",
                         f"--checkpoint_dir={tmp_path}/runs", check=False)
     assert done.returncode == 143 and not list((tmp_path / "runs").iterdir())

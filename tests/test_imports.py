@@ -7,7 +7,7 @@ import stackgan_tf
 
 ROOT = Path(stackgan_tf.__file__).parent
 LEVELS = [
-    ["presets", "messages", "caption_files", "processes"],
+    ["presets", "messages", "caption_files", "disk", "processes"],
     ["config", "blocks", "losses", "images", "picture_files", "latents", "progress",
      "flower_drawing", "parallel", "restricted_pickle", "manifest", "adam", "logs",
      "watchdog", "bootstrap", "feature_sets", "knobs", "augment"],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stackgan_tf import build, latents, pipeline
+from stackgan_tf import build, latents, pipeline, run_folder
 from stackgan_tf.config import UserError
 
 
@@ -33,6 +33,33 @@ def test_examples_keep_everything():
     assert examples.images[:, 9, 9, 0].tolist() == [i % 256 for i in range(300)]
     assert examples.captions[7] == ["c7 0", "c7 1", "c7 2"]
     assert examples.extra["extra/a"].tolist() == list(range(300))
+
+
+def test_a_note_tells_data_of_as_many_pictures_apart():
+    """Without captions and classes too, by what is in the pictures, their names and embeddings."""
+    def note(change=None, size=19):
+        rows = [{"image": np.full((20, 20, 3), i % 256, np.uint8), "file_name": f"some/{i}.png",
+                 "embeddings": np.full((16, 2), i, np.float32)} for i in range(300)]
+        if change:
+            change(rows)
+        return pipeline.Examples(rows, size).note()
+
+    assert note() == note() and note().startswith("300 pictures, captions and classes ")
+    changes = [lambda rows: rows[299].update(image=np.full((20, 20, 3), 7, np.uint8)),
+               lambda rows: rows[299].update(file_name="some/x.png"),
+               lambda rows: rows[299].update(embeddings=np.zeros((16, 2), np.float32)),
+               lambda rows: rows[299].update(label=3) or [r.setdefault("label", 1) for r in rows],
+               lambda rows: rows.append(rows[0])]
+    for change in changes:
+        assert not run_folder.alike(note(), note(change))
+    assert run_folder.alike(note(), note(changes[0]), pixels=False)
+    assert run_folder.alike(note(), note(size=38))  # another stage's: not to be compared
+
+    def moved(rows):
+        for i, row in enumerate(rows):
+            row["file_name"] = f"other/{i}.png".encode()
+
+    assert note(moved) == note()
 
 
 def test_embeddings_that_come_with_the_data_are_those_of_the_batches():

@@ -261,6 +261,11 @@ def test_examples_hold_the_embeddings_of_each_picture(tmp_path, make):
     ("filenames.pickle", NAMES[:7] + ["C:\\b"], ["entry 7 is", "leads out"]),
     ("filenames.pickle", NAMES[:7] + ["a\\..\\..\\b"], ["entry 7 is", "leads out"]),
     ("filenames.pickle", NAMES[:7] + ["\\b"], ["entry 7 is", "leads out"]),
+    ("filenames.pickle", NAMES[:7] + ["x" * 1001], ["entry 7 is 'xxxx", "no file name"]),
+    ("filenames.pickle", NAMES[:7] + [[7]], ["entry 7 is one list, no file name"]),
+    ("class_info.pickle", [[7]] * 8, ["entry 0 is one list, not the number"]),
+    ("char-CNN-RNN-embeddings.pickle", [[[5] * 3]] * 8, ["entry 0 is one list, not an array"]),
+    ("76images.pickle", [[[0] * 76] * 76] * 8, ["entry 0 is one list, not an array"]),
 ])
 def test_pickles_that_do_not_fit(tmp_path, make, file, value, words):
     write_split(tmp_path / "train", pickled=(76,))
@@ -281,6 +286,35 @@ def test_malicious_and_damaged_pickles(tmp_path, make, file):
     path.write_bytes(whole[:-20])
     with pytest.raises(UserError, match=f"{file} is no pickle, or is damaged or cut off at byte"):
         build.load_examples(make(), "train")
+
+
+@pytest.mark.parametrize("what", ["picture", "folder of pictures", "captions", "their folder"])
+def test_links_that_lead_out_are_refused(tmp_path, make, what):
+    outside, data = tmp_path / "outside", tmp_path / "data"
+    write_split(data / "train")
+    write_pictures(outside / "images"), write_captions(outside / "text")
+    for name, one in {"images": ("picture", NAMES[7] + ".png"),
+                      "text": ("captions", NAMES[7] + ".txt")}.items():
+        kind, file = one
+        if what in ("folder of pictures", "their folder") and (name == "text") == (
+                what == "their folder"):
+            (data / name).symlink_to(outside / name)
+            continue
+        shutil.copytree(outside / name, data / name)
+        if kind == what:
+            (data / name / file).unlink()
+            (data / name / file).symlink_to(outside / name / file)
+    captions = "captions" in what or what == "their folder"
+    flag = "captions_dir" if captions else "image_dir"
+    message = refusal(make(data_dir=str(data)))
+    assert "is a link to" in message and f"outside of {data}" in message
+    assert f"--{flag}" in message
+    # the folder that is named may be a link, and links inside of it may lead anywhere in it
+    (tmp_path / "named").symlink_to(outside)
+    (outside / "text" / "again.txt").symlink_to(NAMES[0] + ".txt")
+    rows = read(make(data_dir=str(data), image_dir=str(tmp_path / "named"),
+                     captions_dir=str(tmp_path / "named/text")))
+    assert len(rows) == 8 and all(len(row["captions"]) == 10 for row in rows)
 
 
 def test_what_is_missing_is_said(tmp_path, make):

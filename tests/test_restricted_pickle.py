@@ -73,7 +73,8 @@ def test_python_2(protocol):
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
     | st.binary(min_size=1)  # b"" asks for builtins.bytes below protocol 3
     | arrays.arrays(st.sampled_from([np.uint8, np.float32, ">i4", "U3", "S2", bool]), (2, 3)),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner)
+    lambda inner: st.lists(inner)
+    | st.dictionaries(st.text() | st.integers(-2**60, 2**60), inner)
     | st.tuples(inner, inner, inner, inner) | st.tuples(inner), max_leaves=20),
     st.integers(0, 4), st.booleans())
 def test_as_pickle_reads_it(value, protocol, pure_python):
@@ -151,7 +152,7 @@ def text(value):
     (b"\x80\x04" + text(b"_codecs") + text(b"encode.__globals__") + b"\x93.",
      "_codecs.encode.__globals__"),
     (b"\x80\x04" + text(b"numpy") + text(b"dtype.__class__") + b"\x93.", "numpy.dtype.__class__"),
-    (b"\x80\x04" + text(b"numpy") + b"K\x01\x93.", "numpy.1"),
+    (b"\x80\x04" + text(b"numpy") + b"K\x01\x93.", "a name that is no text"),
     (b"c_codecs\nencode\n(Vx\nVrot13\ntR.", "encode of other arguments"),
     (b"c_codecs\nencode\n(Vx\nVlatin1\nVignore\ntR.", "encode of other arguments"),
     (b"cnumpy\nndarray\n((K\x02ttR.", "ndarray of other arguments"),
@@ -166,6 +167,9 @@ def text(value):
     (b"(cnumpy\nndarray\no.", "a new object"),
     (b"\x97.", "a buffer beside"), (b"\x8f.", "a set"),
     (b"}(K\x01K\x02tK\x03s.", "a dict with a tuple"),
+    (b"}\x8a\x08" + (2**61).to_bytes(8, "little") + b"K\x03s.", "an integer above 2**61"),
+    (b"}L-%dL\nK\x03s." % (7 * 2**61 - 7), "an integer above 2**61"),
+    (b"K\x012.", "an item once more"),
 ])
 def test_what_it_asks_for_is_named(data, asked):
     message = refusal(data)
@@ -191,6 +195,66 @@ def test_arrays_are_as_large_as_their_bytes():
     # a list in place of the bytes is how arrays of objects are written
     assert "other content" in refusal(ARRAY + b"(K\x01(K\x01t" + FLOATS + b"I00\n(K\x01ltb.")
     assert "damaged" in refusal(b"(" + ARRAY + b"l.")  # never given its content
+
+
+def scalar(kind, data):
+    return (b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(V" + kind
+            + b"\nI00\nI01\ntR(K\x03V<\nNNN" + 2 * b"J\xff\xff\xff\xff" + b"K\x00tb" + data + b"tR")
+
+
+@pytest.mark.parametrize("kind, shape", [
+    (b"S0", b"K\x01(J\xff\xff\xff\x7ft"),  # NumPy gives each empty text a character
+    (b"U0", b"K\x01(J\xff\xff\xff\x7ft"),
+    (b"f4", b"K\x01(" + b"K\x00" * 33 + b"t"),
+    (b"f4", b"K\x01(K\x00\x8a\x07" + (2**48).to_bytes(7, "little") + b"t"),
+    (b"f4", b"K\x01(K\x00\x8b\x00\x10\0\0" + 4096 * b"\x7f" + b"t"),
+    (b"f4", b"K\x01]K\x00a")])  # a list in the place of the shape
+def test_no_content_is_no_array_of_any_size(kind, shape):
+    array = ARRAY + b"(" + shape + FLOATS.replace(b"Vf4", b"V" + kind) + b"I00\nC\x00tb."
+    tracemalloc.start()
+    assert len(refusal(array)) < 300
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+
+
+MAKERS = {  # from the bytes, or the text, at place 5
+    "scalars": scalar(b"S50000", b"h\x05"), "scalars of a text": scalar(b"S50000", b"h\x05"),
+    "bytes of a text": b"c_codecs\nencode\n(h\x05Vlatin1\ntR",
+    "arrays of a text": ARRAY + b"(K\x01(K\x02t" + FLOATS.replace(
+        b"Vf4", b"VS25000") + b"I00\nh\x05tb",
+    "arrays of another byte order": ARRAY + b"(K\x01(M\x88\x13K\x05t" + FLOATS.replace(
+        b"Vf4", b"Vi2").replace(b"V<", b"V>") + b"I00\nh\x05tb"}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_is_remembered_is_not_made_again_and_again(name):
+    """50 kB in the memo, at many places, and 200 times some hundred bytes."""
+    places = [(100 + i).to_bytes(4, "little") for i in range(200)]
+    data = (b"T" if "text" in name else b"B") + (50_000).to_bytes(4, "little") + bytes(50_000)
+    data += b"q\x05" + b"".join(b"r" + place for place in places) + b"0]" + b"".join(
+        MAKERS[name].replace(b"h\x05", b"j" + place) + b"a" for place in places) + b"."
+    tracemalloc.start()
+    assert "refers back" in (said := refusal(data)) or "more than 4 times the memory" in said
+    assert tracemalloc.get_traced_memory()[1] < 8 * len(data)
+    tracemalloc.stop()
+
+
+def test_tuples_in_tuples_are_neither_hashed_nor_written_out():
+    """Each twice the one below: 2**80 in all."""
+    nested = b")" + b"q\x00h\x00\x86" * 80
+    for data in (nested + b"Va\n\x93.", b"Va\n" + nested + b"\x93.",
+                 b"cnumpy\ndtype\n(" + nested + b"tR.",
+                 ARRAY + b"(K\x01" + nested + FLOATS + b"I00\nC\x04\0\0\0\0tb."):
+        assert len(refusal(data)) < 300
+    with pytest.raises(ValueError, match="entry 0 is one tuple, not an array"):
+        list(restricted_pickle.arrays(io.BytesIO(b"(" + nested + b"l.")))
+
+
+def test_keys_that_all_have_one_hash_are_refused():
+    """Each new one is compared with all before: hours for a file of a megabyte."""
+    numbers = scalar(b"c16", b"C\x10" + np.complex128(3 - 4j).tobytes())
+    assert "a dict with a complex128 as a key" in refusal(b"}" + numbers + b"K\x01s.")
+    assert load(b"}L%dL\nK\x03s." % (2**61 - 1)) == {2**61 - 1: 3}
 
 
 @pytest.mark.parametrize("data", [

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 
 import pytest
+import tensorflow as tf
 
 from stackgan_tf import (
     attribute_judge,
@@ -84,16 +85,33 @@ def test_a_file_system_without_locks_is_gone_on_with(tmp_path, monkeypatch, erro
 def test_what_a_killed_process_left_is_put_away(tiny, tmp_path):
     part = Part(str(tmp_path), "run", "stage1")
     for name in ("saved_model.being-replaced", "saved_model.tmp", "stage1",
-                 "stage1.being-replaced", "saved_model.old", "samples"):
+                 "stage1.being-replaced", "saved_model.old", "samples",
+                 "ckpt/step-00000003", "ckpt/step-00000003.being-replaced",
+                 "ckpt/step-00000006.being-replaced"):
         os.makedirs(os.path.join(part.path, name))
     for name in ("saved_model.being-replaced/kept", "stage1/kept", "samples/step-1.png",
                  "samples/step-2.png.tmp"):
         open(os.path.join(part.path, name), "w").close()
+    with open(part.settings, "w") as file:
+        json.dump(dataclasses.asdict(tiny()), file)
     part.open(tiny())
     left = {name for _, folders, files in os.walk(part.path) for name in folders + files}
     assert left == {"saved_model", "saved_model.old", "stage1", "kept", "samples", "step-1.png",
-                    "config.json", "lock"}  # .old is the user's own
+                    "config.json", "lock",  # .old is the user's own
+                    "ckpt", "step-00000003", "step-00000006"}  # which was being replaced
     assert os.listdir(part.saved_model) == ["kept"]  # it was being replaced: there was no other
+
+
+def test_leftovers_that_are_another_user_s_stop_nobody(tiny, tmp_path, monkeypatch):
+    part = Part(str(tmp_path), "run", "stage1")
+    os.makedirs(part.saved_model + ".tmp")
+
+    def refuse(path):
+        raise tf.errors.PermissionDeniedError(None, None, f"{path}; Permission denied")
+
+    monkeypatch.setattr(tf.io.gfile, "rmtree", refuse)
+    part.open(tiny())
+    assert os.path.exists(part.settings)
 
 
 def test_the_settings_of_an_older_version_are_a_config(tiny, tmp_path):
@@ -122,6 +140,33 @@ def test_an_option_that_an_older_version_did_not_know_was_off(tiny, tmp_path):
     assert part.check(config) == kept
     with pytest.raises(UserError, match=r"--sketch_weight=20.0 \(was 0.0\); repeat those"):
         part.check(dataclasses.replace(config, sketch_weight=20.0))
+
+
+OLD = "12 pictures, captions and classes 01234567"  # as versions before wrote it
+
+
+@pytest.mark.parametrize("noted, now, moves, warns", [
+    (OLD, OLD, True, False), (OLD, OLD + ", names 1, pixels at 76 2", True, False),
+    (OLD + ", names 1, pixels at 76 2", OLD, True, False),
+    (OLD + ", names 1, pixels at 76 2", OLD + ", names 1, pixels at 304 5", True, False),
+    (OLD + ", names 1, pixels at 76 2", OLD + ", names 1, pixels at 76 3", True, True),
+    (OLD + ", names 1", OLD + ", names 2", False, True),
+    (OLD, OLD[:-1] + "8, names 2", False, True), (OLD, "13" + OLD[2:] + ", names 1", False, True),
+    ("40 captions, prepared.json 1234", "40 captions, prepared.json 5678", False, True),
+    (OLD, None, True, False), (None, OLD, False, False), (7, OLD, False, True)])
+def test_data_is_compared_in_what_both_notes_tell(tiny, tmp_path, capsys, noted, now, moves, warns):
+    part, config = Part(str(tmp_path), "run", "stage1"), tiny(data_dir="here")
+    os.makedirs(os.path.join(part.checkpoints, "step-00000003"))
+    with open(part.settings, "w") as file:
+        json.dump({**dataclasses.asdict(config), **({"data": noted} if noted else {})}, file)
+    part.check(config, data=now)
+    assert ("warning: the data is not what" in capsys.readouterr().out) == warns
+    elsewhere = dataclasses.replace(config, data_dir="there")
+    if moves:
+        part.check(elsewhere, data=now)
+    else:
+        with pytest.raises(UserError, match=r"--data_dir=there \(was here\)"):
+            part.check(elsewhere, data=now)
 
 
 @pytest.mark.parametrize("name", ["step-00000003.tmp", "step-00000003.bad", "notes"])

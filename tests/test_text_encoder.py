@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import types
 
 import numpy as np
 import pytest
@@ -295,6 +296,22 @@ def test_stopped_and_resumed_is_the_same(trained, monkeypatch):
     embedded = embeddings_of(folder, "contrastive")
     np.testing.assert_array_equal(embedded, embeddings_of(folder, "parts"))
     assert np.isfinite(embedded).all() and embedded.std() > 0
+
+
+def test_a_signal_while_a_checkpoint_is_written_writes_no_second_one(folder):
+    """Which would take the place of the first by two renames, in the moment of being killed."""
+    stop, saved = types.SimpleNamespace(number=0), []
+
+    def save(step):
+        saved.append(step)
+        stop.number = signal.SIGTERM
+
+    done = train_text_encoder._loop(
+        settings(folder, checkpoint_steps=2, log_steps=9),
+        run_folder.Part(str(folder), "r", "text_encoder"),
+        types.SimpleNamespace(step=dict), lambda step: (), types.SimpleNamespace(save=save), 0,
+        stop)
+    assert done == 2 and saved == [2]
 
 
 @pytest.mark.parametrize("loss", ["structured", "contrastive"])

@@ -166,6 +166,34 @@ def test_damaged_tars_are_refused(tmp_path):
             list(webdataset.examples(config_of(tmp_path), "train"))
 
 
+@pytest.mark.parametrize("size", [
+    (2**70).to_bytes(12, "big"), (2**40).to_bytes(12, "big"), (2**86).to_bytes(12, "big"),
+    (-1024).to_bytes(12, "big", signed=True), (-2**80).to_bytes(12, "big", signed=True)])
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_sizes_that_no_tar_has(tmp_path, size, kind):
+    """In base 256, which may also say that a member goes on before it begins."""
+    info = tarfile.TarInfo("1.png")
+    info.type = kind
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = bytes([size[0] | 0x80]) + size[1:]
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    tar(tmp_path / "a.tar", sample(0))
+    data = (tmp_path / "a.tar").read_bytes()
+    place = data.rindex(b"second") // 512 * 512 + 512
+    (tmp_path / "a.tar").write_bytes(data[:place] + header + data[place:])
+    with pytest.raises(ValueError, match="a.tar cannot be read: .*fetch it again"):
+        list(webdataset.examples(config_of(tmp_path), "train"))
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names_longer_than_any(tmp_path, form):
+    with tarfile.open(tmp_path / "a.tar", "w", format=form) as file:
+        file.addfile(tarfile.TarInfo("x" * 5000 + ".png"))
+    with pytest.raises(ValueError, match="a.tar cannot be read: a damaged header at byte 0"):
+        list(webdataset.examples(config_of(tmp_path), "train"))
+
+
 def test_all_samples_bad_is_an_error_below_the_limit_too(tmp_path):
     tar(tmp_path / "a.tar", [*sample(0, False), *sample(9, False)])
     with pytest.raises(ValueError, match="data_dir=.*no picture .*00000.png .it has no caption"):

@@ -21,6 +21,7 @@ import tensorflow as tf
 from stackgan_tf import images, manifest, parallel, picture_files
 from stackgan_tf.datasets import NoSplit
 from stackgan_tf.manifest import MANIFEST, Line
+from stackgan_tf.messages import printable
 
 _log = logging.getLogger(__name__)
 
@@ -159,7 +160,8 @@ class Folder:
         if len(self.unreadable) > self.max_unreadable:
             self._refuse()
         for file, problem in problems.items():
-            _log.warning("skipped %s: %s", os.path.join(self.data_dir, file), problem)
+            _log.warning("skipped %s", printable(
+                f"{os.path.join(self.data_dir, file)}: {problem}"))
 
     def _refuse(self) -> None:
         first = itertools.islice(self.unreadable.items(), 3)

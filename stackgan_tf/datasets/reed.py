@@ -24,8 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from stackgan_tf import images, parallel, picture_files, restricted_pickle
-from stackgan_tf.caption_files import CaptionFiles
+from stackgan_tf.caption_files import CaptionFiles, Confined
 from stackgan_tf.datasets import NoSplit
+from stackgan_tf.messages import printable
 
 NAMES, CLASSES = "filenames.pickle", "class_info.pickle"
 EMBEDDINGS = "char-CNN-RNN-embeddings.pickle"
@@ -63,7 +64,7 @@ def embedding_dim(config) -> int:
         return 0
     path = _split_folder(config, "train") / EMBEDDINGS
     _require(path, "or train a text encoder on the captions: --noprecomputed_embeddings")
-    first = next(restricted_pickle.iterate(path), None)
+    first = next(restricted_pickle.arrays(path), None)
     if first is None:
         raise ValueError(f"{path} holds no embedding; get it again.")
     return _checked_embeddings(first, path, 0).shape[1]
@@ -101,8 +102,8 @@ class Reed:
         _require(path, "it says which pictures belong to the split")
         names = _listed(path)
         for i, name in enumerate(names):
-            if not isinstance(name, str) or not name.strip() or "\0" in name:
-                raise ValueError(f"{path}: entry {i} is {str(name)[:60]!r}, no file name; get the "
+            if not isinstance(name, str) or not name.strip() or "\0" in name or len(name) > 1000:
+                raise ValueError(f"{path}: entry {i} is {_shown(name)}, no file name; get the "
                                  "file again.")
             if os.path.isabs(name) or re.match(r"[A-Za-z]:|\\", name) or ".." in re.split(
                     r"[\\/]", name):
@@ -117,7 +118,7 @@ class Reed:
         labels = _listed(path)
         for i, label in enumerate(labels):
             if not isinstance(label, (int, np.integer)) or isinstance(label, bool):
-                raise ValueError(f"{path}: entry {i} is {str(label)[:60]!r}, not the number of a "
+                raise ValueError(f"{path}: entry {i} is {_shown(label)}, not the number of a "
                                  "class; get the file again.")
         self._check_count(path, len(labels))
         return [int(label) for label in labels]
@@ -126,7 +127,7 @@ class Reed:
         path = self.folder / EMBEDDINGS
         _require(path, "or train a text encoder on the captions: --noprecomputed_embeddings")
         made = []
-        for i, value in enumerate(restricted_pickle.iterate(path)):
+        for i, value in enumerate(restricted_pickle.arrays(path)):
             made.append(_checked_embeddings(value, path, i))
             if made[i].shape[1] != made[0].shape[1]:
                 raise ValueError(f"{path}: entry {i} has {made[i].shape[1]} numbers a caption, "
@@ -160,6 +161,11 @@ class Reed:
                              "--image_dir, the folder that holds jpg/ or images/, or add "
                              "304images.pickle.")
         self.base, self.paths = base, [_path(base, name) for name in self.names]
+        named = Path(os.path.expanduser(config.image_dir or config.data_dir))
+        # the folder above jpg/ is meant as well where that is named
+        confined = Confined(named, *([base] if base == named.parent else []), flag="--image_dir")
+        for path in filter(None, self.paths):
+            confined.check(path)
         self.boxes = read_boxes(base.parent)
         missing = {name: "is not there" for name, path in zip(self.names, self.paths) if not path}
         self.unreadable = {}
@@ -210,7 +216,7 @@ class Reed:
     def _pickled(self):
         """(place, picture), streamed: 304images.pickle has 2.5 GB."""
         count = 0
-        for image in restricted_pickle.iterate(self.pickle):
+        for image in restricted_pickle.arrays(self.pickle):
             if count == len(self.names):
                 raise ValueError(f"{self.pickle} holds more pictures than the {count:,} names of "
                                  f"{NAMES} beside it; take both from the same source.")
@@ -241,7 +247,7 @@ class Reed:
         if len(self.unreadable) > self.max_unreadable:
             self._refuse()
         for name, problem in problems.items():
-            _log.warning("skipped %s: %s", self.base / name, problem)
+            _log.warning("skipped %s", printable(f"{self.base / name}: {problem}"))
 
     def _refuse(self):
         listed = list(self.unreadable.items())
@@ -277,8 +283,14 @@ def _listed(path):
     return values
 
 
+def _shown(value):
+    """For a message; of a list only that it is one: written out, a nested one would not end."""
+    if isinstance(value, (str, bytes, int, float, np.generic)):
+        return repr(str(value)[:60])
+    return f"one {type(value).__name__}"
+
+
 def _checked_embeddings(value, path, i):
-    value = np.asarray(value)
     value = value[None] if value.ndim == 1 else value
     if value.ndim != 2 or value.dtype.kind != "f" or not value.size:
         raise ValueError(f"{path}: entry {i} is {value.dtype} {value.shape}, not float (captions, "
@@ -295,7 +307,7 @@ def _find_captions(config):
     for name in ("text_c10", "text"):
         folder = Path(os.path.expanduser(config.data_dir)) / name
         if next(folder.rglob("*.txt"), None):  # there are copies with .h5 or .t7 files alone
-            return CaptionFiles(folder)
+            return CaptionFiles(folder, folder.parent)
     return None
 
 

@@ -24,10 +24,12 @@ import tensorflow as tf
 
 from stackgan_tf import picture_files
 from stackgan_tf.caption_files import is_empty, unique
+from stackgan_tf.messages import printable, reason
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("txt", "json")
 MAX_BYTES = 256 * 2**20  # of a picture's file; a text may take a 64th of it
+LONGEST_NAME = 4096  # characters, Linux's own limit
 REMEDY = "give a folder, a pattern such as 'data/*.tar', or one tar"
 
 _log = logging.getLogger(__name__)
@@ -120,7 +122,7 @@ def skip(bad: list, sample: Sample, most: int) -> None:
     if len(bad) > most:
         raise ValueError(f"{len(bad)} samples cannot be used (max_unreadable={most}): "
                          f"{'; '.join(bad[:3])}. Repair them, or raise --max_unreadable.")
-    _log.warning("skipped %s", bad[-1])
+    _log.warning("skipped %s", printable(bad[-1]))
 
 
 def _survey(config):
@@ -205,7 +207,7 @@ def iter_tar(tar: str, with_text: bool = True, pictures: bool = False) -> Iterat
     try:
         with tf.io.gfile.GFile(tar, "rb") as file:
             seen = set()
-            for key, members in _groups(file):
+            for key, members in _groups(_Bounded(file, file.size())):
                 sample = _sample(tar, key, members, with_text, pictures)
                 if key in seen and not sample.problem:
                     sample = dataclasses.replace(
@@ -213,28 +215,51 @@ def iter_tar(tar: str, with_text: bool = True, pictures: bool = False) -> Iterat
                         "must stand next to each other")
                 seen.add(key)
                 yield sample
-    except (tarfile.TarError, EOFError, OSError, tf.errors.OpError) as error:
-        raise ValueError(f"{tar} cannot be read: {str(error).splitlines()[0][:200]}; fetch it "
-                         "again, or leave it out of data_dir.") from error
+    except Exception as error:  # on hostile bytes tarfile raises nearly anything
+        raise ValueError(f"{tar} cannot be read: {reason(error)[:200]}; fetch it again, or leave "
+                         "it out of data_dir.") from error
 
 
 def read_sample(tar: str, start: int, end: int, with_text: bool = True) -> Sample:
     """The sample at a place that `iter_tar` gave, with its picture; one read of the file."""
     with tf.io.gfile.GFile(tar, "rb") as file:
         file.seek(start)
-        part = io.BytesIO(file.read(end - start))
+        part = _Bounded(io.BytesIO(file.read(end - start)), end - start)
     # all of it while the generator holds the tar open
     (sample,) = (_sample(tar, key, members, with_text, pictures=True)
                  for key, members in _groups(part))
     return dataclasses.replace(sample, start=start, end=end)
 
 
+class _Bounded:
+    """A file of which no more is asked than it has: a size in a tar may be anything, below 0 too,
+    where tarfile would come to the same header again and again."""
+
+    def __init__(self, file, size):
+        self.size, self.tell, self._file = size, file.tell, file
+
+    def seek(self, place):
+        if not 0 <= place <= self.size:
+            raise tarfile.ReadError("unexpected end of data: a member is larger than the tar")
+        self._file.seek(place)
+
+    def read(self, count):
+        # a header may be asked for behind the end
+        if not 0 <= count <= max(tarfile.BLOCKSIZE, min(MAX_BYTES, self.size - self.tell())):
+            raise tarfile.ReadError("unexpected end of data: a name or member is larger than it "
+                                    "can be")
+        return self._file.read(count)
+
+
 def _groups(file):
-    """(key, [(extension, TarInfo, TarFile)]) of members in a row with the same key."""
+    """(key, [(extension, TarInfo, TarFile, end)]) of members in a row with the same key."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
         key, members = None, []
         for member in tar:
             tar.members = []  # tarfile would keep every header in memory
+            member.pax_headers = {}  # of all members before as well, perhaps
+            if len(member.name) > LONGEST_NAME or not member.offset < tar.offset <= file.size:
+                raise tarfile.ReadError(f"a damaged header at byte {member.offset:,}")
             if member.isdir():
                 continue
             folder, name = os.path.split(member.name.encode("utf-8", "replace").decode())
@@ -246,7 +271,7 @@ def _groups(file):
                 yield key, members
                 members = []
             key = now
-            members.append((extension.lower(), member, tar))
+            members.append((extension.lower(), member, tar, tar.offset))
         if members:
             yield key, members
         file.seek(tar.offset)  # tarfile takes a damaged header for the end
@@ -256,11 +281,10 @@ def _groups(file):
 
 
 def _sample(tar, key, members, with_text, pictures):
-    last = members[-1][1]
-    start, end = members[0][1].offset, last.offset_data + -(-last.size // 512) * 512
+    start, end = members[0][1].offset, members[-1][3]
     parts, picture, extension = {}, None, ""
     try:
-        for kind, member, source in members:
+        for kind, member, source, _ in members:
             if kind not in PICTURES and kind not in TEXTS:
                 continue  # other tools' files
             limit = MAX_BYTES if kind in PICTURES else MAX_BYTES // 64

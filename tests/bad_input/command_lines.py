@@ -112,6 +112,10 @@ CASES = {
                                   "--checkpoint_dir", files={"L": link("L")}),
     "checkpoint_dir too long": case(f"{FOLDER} --batch_size=2 --checkpoint_dir={'x' * 300}",
                                     "xxx", "ile name too long", "--checkpoint_dir"),
+    "checkpoint_dir of no such kind": case(
+        f"{FOLDER} --batch_size=2 --checkpoint_dir=s3://b/x", "scheme 's3' not implemented",
+        "give a folder of this machine, or one of gs://"),
+    "export to no such kind": on_run("export --output=s3://b/x", "scheme 's3' not implemented"),
     "part of the run a file": case(f"{FOLDER} --batch_size=2", "stage1 is no folder",
                                    files={"checkpoints/default/stage1": ""}),
     "export to nowhere": case("export", "--output=FOLDER"),
