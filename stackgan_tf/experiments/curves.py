@@ -21,15 +21,14 @@ import json
 import os
 from collections.abc import Sequence
 
-import tensorflow as tf
 from absl import flags
 
 from stackgan_tf import evaluation
 from stackgan_tf.attribute_judge import Judge
 from stackgan_tf.config import Config, UserError, define_flags, given_flags, run_cli
+from stackgan_tf.disk import ERRORS, write_whole
 from stackgan_tf.generate import Generator
 from stackgan_tf.knobs import HELP, NAMES
-from stackgan_tf.logs import write_whole
 from stackgan_tf.messages import reason
 from stackgan_tf.progress import Progress
 from stackgan_tf.run_folder import Part
@@ -132,7 +131,7 @@ def write(part: Part, found: dict) -> None:
             continue
         try:
             write_whole(path, data.encode() + b"\n" if isinstance(data, str) else data)
-        except tf.errors.OpError as error:
+        except ERRORS as error:
             raise UserError(f"{path} could not be written: {reason(error)}; make room. The same "
                             "command then goes on.") from error
 
