@@ -7,10 +7,9 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import dashboards, images, latents, projector, shown_texts
+from stackgan_tf import dashboards, images, latents, logs, projector, shown_texts
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.disk import ERRORS, write_whole
-from stackgan_tf.logs import Logs
 from stackgan_tf.messages import reason
 from stackgan_tf.run_folder import Part
 from stackgan_tf.saved_parts import TextEncoder
@@ -35,7 +34,7 @@ class Reports:
 
     def __init__(self, config: Config, part: Part, drawing, encoder: TextEncoder | None):
         self.config, self.part, self.drawing = config, part, drawing
-        self.logs = Logs(part.logs)
+        self.logs = logs.Logs(part.logs)
         rows, self.columns = (8, 4) if config.image_size <= 64 else (5, 4)
         self.captions, self.grid_embeddings, self.projected = [""] * rows, None, None
         if config.embedding_dim:
@@ -64,9 +63,9 @@ class Reports:
         self._warn(line, step)  # first: a full disk would swallow it below
         with self.logs.writing():
             for name, value in values.items():
-                tf.summary.scalar(name, value, step)
-            tf.summary.scalar("learning_rate", learning_rate, step)
-            tf.summary.scalar("images_per_second", images_per_second, step)
+                logs.scalar(name, value, step)
+            logs.scalar("learning_rate", learning_rate, step)
+            logs.scalar("images_per_second", images_per_second, step)
         return {"loss D": values["loss/discriminator"], "G": values["loss/generator"]}
 
     def _warn(self, line, step):
@@ -106,7 +105,7 @@ class Reports:
         except ERRORS as error:  # a picture less is no reason to lose the checkpoint
             print(f"warning: {path} could not be written: {reason(error)}", flush=True)
         with self.logs.writing():
-            tf.summary.scalar("samples/variety", variety, step)
+            logs.scalar("samples/variety", variety, step)
             tf.summary.image("samples", grid[None], step)
             if any(self.captions):
                 text = "\n".join(f"{i + 1}. {caption}" for i, caption in enumerate(self.captions))

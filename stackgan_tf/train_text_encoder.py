@@ -248,7 +248,7 @@ def _report(part, log_files, trainer, data, values, step):
     rate = float(trainer.optimizer.learning_rate.numpy())
     with log_files.writing():
         for name, value in {**values, "text_encoder/learning_rate": rate}.items():
-            tf.summary.scalar(name, value, step)
+            logs.scalar(name, value, step)
         _write_metrics(part, {"step": step, **values})
     return values
 

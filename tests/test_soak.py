@@ -44,11 +44,12 @@ class Watched:
     (1, 5000, 10), (2, 5000, 10), (1, 1000, 100)])
 def test_training_keeps_its_memory_and_its_files(folder, encoder, stage1_path, tmp_path, figure,
                                                  stage, steps, exports):
-    """Each checkpoint comes with a grid of samples and a SavedModel."""
+    """Each checkpoint comes with a grid of samples and a SavedModel, each fifth step with numbers
+    for TensorBoard."""
     begin = time.monotonic()
     watched = Watched(tiny_flags(stage, **{
         "checkpoint_dir": tmp_path, "dataset": "folder", "data_dir": folder,
-        "text_encoder": encoder, "train_steps": steps, "log_steps": steps // 40,
+        "text_encoder": encoder, "train_steps": steps, "log_steps": 5,
         "checkpoint_steps": steps // exports, **({"stage1": stage1_path} if stage == 2 else {})}))
     assert watched.run() == 0
     shutil.rmtree(tmp_path)
@@ -63,4 +64,4 @@ def test_training_keeps_its_memory_and_its_files(folder, encoder, stage1_path, t
            f" s: memory {before:.0f} -> {after:.0f} MB, open files {watched.files[warm[0]]} -> "
            f"{watched.files[end[-1]]}")
     assert watched.files[end[-1]] <= watched.files[warm[0]]
-    assert after - before < 15
+    assert after - before < 5
