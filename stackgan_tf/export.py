@@ -139,11 +139,9 @@ def in_precision(generator: Generator, checkpoint_dir: str, precision: str | Non
 
 def in_constants(functions: dict[int, Callable], inputs: dict) -> dict[int, Callable]:
     """The functions of `in_precision` with their weights as constants."""
-    specs = {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in inputs.items()}
-
     def constant(function):
         called = tf.function(lambda x: {"images": function(x)}, autograph=False)
-        frozen = saved_parts.with_constants(called.get_concrete_function(specs))
+        frozen = saved_parts.with_constants(called.get_concrete_function(inputs))
         return lambda x: frozen(x)["images"]
 
     return {stage: constant(function) for stage, function in functions.items()}

@@ -231,7 +231,7 @@ def _spool(settings, plan, before, report):
         try:
             elements = build.load_elements(config, split)
             first = next(iter(elements), None)
-        except UserError as error:
+        except build.NoSplit as error:
             if split == "train":
                 raise
             print("without a split test:", printable(str(error)), flush=True)

@@ -407,6 +407,21 @@ def test_sample_grids_say_what_they_show(birds, make):
     np.testing.assert_array_equal(texts.embeddings, [expected[i % 4][i] for i in range(6)])
 
 
+def test_a_damaged_test_split_is_not_taken_for_none(make, tmp_path, capsys):
+    """`prepare` would lose it; samples of training captions do."""
+    data = tmp_path / "birds"
+    write_split(data / "train", pickled=(76,))
+    write_split(data / "test", 2, NAMES[:4], CLASSES[:4], pickled=(76,))
+    (data / "test/char-CNN-RNN-embeddings.pickle").write_bytes(b"cut off")
+    config = make(data_dir=str(data), embedding_dim=DIM)
+    shown, _ = shown_texts.read(config, 2)
+    assert shown.captions == [NAMES[0], NAMES[5]]
+    assert "warning: samples of captions of training: " in capsys.readouterr().out
+    settings = prepare.Settings(config, str(tmp_path / "prepared"), 40, 0, 2, 1, "", ())
+    with pytest.raises(UserError, match="test/char-CNN-RNN-embeddings.pickle"):
+        prepare.prepare(settings)
+
+
 def test_both_stages_train_on_the_pickled_embeddings(birds, run_train, tmp_path, capsys):
     """No text encoder anywhere; two steps are one and one; vectors are drawn from."""
     checkpoints = str(tmp_path)

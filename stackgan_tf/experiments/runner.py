@@ -136,10 +136,11 @@ class Runner:
                               self.path(TEXT, "train_text_encoder.log"), begin):
                 return False
         scoring, trained = self.plan.settings()["scoring"], self.plan.trained()
-        if ({variant.name for variant in trained} - set(self._read("step_times.json"))
-                or self._read("metrics.json").get("scoring") != scoring):
+        new = {variant.name for variant in trained} - set(self._read("step_times.json"))
+        if new or self._read("metrics.json").get("scoring") != scoring:
             where, run = os.path.split(self.plan.folder)
-            if not self._step("step times of all variants, measured in turn",
+            if not self._step("step times of all variants, measured in turn" if new else
+                              "which metrics the data has enough for",
                               "experiments.step_times", {"run": run, "checkpoint_dir": where},
                               self.path("step_times.log"), begin):
                 return False
