@@ -459,7 +459,8 @@ def test_both_stages_train_on_the_pickled_embeddings(birds, run_train, tmp_path,
         evaluation.evaluate(checkpoints, "straight", metrics=["r_precision"])
 
 
-def test_prepared_once_and_trained_on_from_memory_and_streamed(run_train, tmp_path):
+def test_prepared_once_and_trained_on_from_memory_and_streamed(
+        run_train, tmp_path, no_pictures):
     """The pickles are read once; the prepared copy brings the embeddings along."""
     data, output = tmp_path / "data", str(tmp_path / "prepared")
     write_split(data / "train")

@@ -341,7 +341,7 @@ def test_one_picture_without_a_caption_is_refused(tmp_path, tiny, monkeypatch):
         build.load_batches(tiny(dataset="prepared", data_dir=path, memory_gb=0))
 
 
-def test_training_resumes_bit_for_bit(sets, tmp_path):
+def test_training_resumes_bit_for_bit(sets, tmp_path, no_pictures):
     """Six steps are three and three, on a text encoder that was trained on the same stream."""
     def flags(run, **changes):
         return tiny_flags(1, checkpoint_dir=tmp_path, run=run, dataset="prepared", memory_gb=0,
