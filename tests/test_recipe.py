@@ -332,7 +332,8 @@ class Straight(train.Trainer):
         return self.weights()
 
 
-@pytest.mark.parametrize("stage, more", [(1, {"discriminator_norm": "spectral"}), (2, {})])
+@pytest.mark.parametrize("stage, more", [
+    (1, {"discriminator_norm": "spectral"}), pytest.param(2, {}, marks=pytest.mark.slow)])
 def test_a_run_goes_on_bit_for_bit(tmp_path, folder, encoder, stage1_path, stage, more):
     config = resolve({**TINY, **MODERN, "stage": stage, "image_size": {1: 16, 2: 32}[stage],
                       "checkpoint_dir": str(tmp_path), "dataset": "folder", "data_dir": folder,

@@ -423,19 +423,14 @@ def test_a_damaged_test_split_is_not_taken_for_none(make, tmp_path, capsys):
 
 
 def test_both_stages_train_on_the_pickled_embeddings(birds, run_train, tmp_path, capsys):
-    """No text encoder anywhere; two steps are one and one; vectors are drawn from."""
+    """No text encoder anywhere; the data is known again; vectors are drawn from."""
     checkpoints = str(tmp_path)
     flags = {"data_dir": str(birds), "checkpoint_dir": checkpoints, "embedding_dim": None,
-             "captions_per_embedding": 4, "train_steps": 2, "checkpoint_steps": 1}
+             "captions_per_embedding": 4, "train_steps": 2, "checkpoint_steps": 2}
     assert run_train(1, run="straight", **flags) == 0
-    shutil.copytree(tmp_path / "straight", tmp_path / "halves")
-    shutil.rmtree(tmp_path / "halves/stage1/ckpt/step-00000002")
-    assert run_train(1, run="halves", **flags) == 0
-    assert "going on from the checkpoint of step 1" in capsys.readouterr().out
-    straight, halves = (variables(checkpoints, run, 1) for run in ("straight", "halves"))
-    assert len(straight) > 50
-    for name, value in straight.items():
-        np.testing.assert_array_equal(value, halves[name], name)
+    assert run_train(1, run="straight", **flags) == 0
+    said = capsys.readouterr().out
+    assert "already trained for 2 steps" in said and "warning" not in said
     assert run_train(2, run="straight", **{**flags, "train_steps": 1}) == 0
     assert not (tmp_path / "straight/text_encoder").exists()
 

@@ -45,13 +45,14 @@ def variables(checkpoints, run, stage, step):
             if "CHECKPOINTABLE" not in name and "save_counter" not in name}
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_six_steps_are_three_and_three_in_a_new_process(runs, stage):
+@pytest.mark.parametrize("stage, start", [(1, command_here), (2, command)])
+def test_six_steps_are_three_and_three(runs, stage, start):
+    """Stage-II in a new process; tests/faults/test_crashes.py does so for Stage-I."""
     checkpoints, flags = runs
     run = f"halves{stage}"
     shutil.copytree(os.path.join(checkpoints, "straight"), os.path.join(checkpoints, run))
     shutil.rmtree(os.path.join(checkpoints, run, f"stage{stage}", "ckpt", "step-00000006"))
-    done = command("train", *flags(stage, run))
+    done = start("train", *flags(stage, run))
     assert "going on from the checkpoint of step 3" in done.stdout
     straight, halves = (variables(checkpoints, name, stage, 6) for name in ("straight", run))
     assert straight.keys() == halves.keys() and len(straight) > 50
@@ -64,12 +65,12 @@ def test_six_steps_are_three_and_three_in_a_new_process(runs, stage):
     assert any(np.abs(value - straight[name]).max() > 0 for name, value in at_three.items())
 
 
-def test_many_steps_a_call_are_the_same_steps(make_trainer, no_pictures, tmp_path):
+def test_many_steps_a_call_are_the_same_steps(runs, make_trainer, no_pictures, tmp_path):
     """A call of six steps; then four and two in a new start, which is the same bit for bit."""
     every = {"steps_per_call": 10, "log_steps": 20, "checkpoint_steps": 20}
-    make_trainer(run="straight").run()
     make_trainer(run="calls", **every).run()
-    straight, calls = (variables(str(tmp_path), run, 1, 6) for run in ("straight", "calls"))
+    straight, calls = (variables(folder, run, 1, 6) for folder, run in (
+        (runs[0], "straight"), (str(tmp_path), "calls")))
     assert straight.keys() == calls.keys() and len(straight) > 50
     for name, value in straight.items():
         np.testing.assert_allclose(calls[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
@@ -401,7 +402,7 @@ def test_a_closed_terminal_leaves_a_checkpoint(make_trainer, no_pictures, hang_u
     assert trainer.checkpoints.steps() == [3]
 
 
-def test_text_encoder_is_trained_first(runs, folder):
+def test_text_encoder_is_trained_first(runs, folder, no_pictures):
     checkpoints, _ = runs
     flags = tiny_flags(1, checkpoint_dir=checkpoints, run="own_text", dataset="folder",
                        data_dir=folder, train_steps=1, precision="auto")

@@ -92,6 +92,7 @@ def test_rollback_is_training_without_those_batches(trainer, figure):
     figure("4 faults injected, 3 batches skipped, no checkpoint lost")
 
 
+@pytest.mark.slow
 def test_rollback_between_many_steps_a_call(trainer, figure):
     calls = {"steps_per_call": 4, "checkpoint_steps": 4, "log_steps": 4}
     one = trainer(bad=(6, 9), on_nan="rollback", run="calls", **calls)
