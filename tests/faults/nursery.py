@@ -25,6 +25,7 @@ class Nursery:
 
         kill_at: it kills itself before so many file operations; 0: it does not.
         """
+        open(output, "w").close()  # what the one before said would be taken for the new one's
         request = {"flags": list(flags), "output": str(output), "kill_at": kill_at}
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
         return Child(self, flags, int(self.answer(60)), str(output))
