@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from stackgan_tf.attribute_classifier import ATTRIBUTES
 from stackgan_tf.config import UserError
-from stackgan_tf.logs import Logs
+from stackgan_tf.logs import Logs, scalar
 from stackgan_tf.messages import reason
 
 PLOT = "metrics.png"
@@ -110,7 +110,7 @@ def write_log(folder: str, records: list[dict]) -> None:
     with Logs(os.path.join(folder, "evaluate")).writing():
         for record in records:
             for name, value in values(record).items():
-                tf.summary.scalar(name, value, record["step"] or 0)
+                scalar(name, value, record["step"] or 0)
 
 
 def plot(path: str, records: list[dict]) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 
 from stackgan_tf import build, projector, saved_parts
 from stackgan_tf.config import Config, UserError
+from stackgan_tf.messages import printable
 from stackgan_tf.pipeline import text
 
 MOST = 256  # points of the Projector; each has a picture to be drawn
@@ -56,7 +57,8 @@ def _first_rows(config, most, name):
             if split == "train":
                 raise
             if not isinstance(error, build.NoSplit):  # damaged, and training needs it only to show
-                print(f"warning: samples of captions of training: {error}", flush=True)
+                print("warning: the samples show captions of training, for those of the split test "
+                      f"cannot be read: {printable(str(error))}", flush=True)
             rows = []
         if rows:
             break

@@ -189,8 +189,6 @@ def tasks(root, encoder):
             if reason(command) or section == MACHINES or (alone, *words) in seen:
                 continue
             seen.add((alone, *words))
-            if not words[3:] and any(words[2] == module for _, module, _ in mine + others):
-                continue  # the command's name alone, which has been typed in full
             mocked = "--dataset=coco_captions" in words  # the set itself is a download
             todo += [[folder, "", [MOCK + "sys.mock.__enter__()"]]] * mocked
             todo.append([folder, words[2], words[3:] + smaller(section, words, encoder)])
@@ -209,7 +207,7 @@ def test_commands_and_python_blocks_run(tmp_path, encoder):
     make_default(tmp_path / "default")
     make_data(tmp_path, *no_commands("{"))
     both = tasks(tmp_path, encoder)
-    assert len(both[0]) > 18 and len(both[1]) > 12
+    assert len(both[0]) > 20 and len(both[1]) > 12
     processes = [typed(some) for some in both]  # side by side
     said = [process.communicate(timeout=600)[0] for process in processes]
     print(*said)

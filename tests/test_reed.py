@@ -416,21 +416,27 @@ def test_a_damaged_test_split_is_not_taken_for_none(make, tmp_path, capsys):
     config = make(data_dir=str(data), embedding_dim=DIM)
     shown, _ = shown_texts.read(config, 2)
     assert shown.captions == [NAMES[0], NAMES[5]]
-    assert "warning: samples of captions of training: " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "warning: the samples show captions of training, for those of the split test" in said
     settings = prepare.Settings(config, str(tmp_path / "prepared"), 40, 0, 2, 1, "", ())
     with pytest.raises(UserError, match="test/char-CNN-RNN-embeddings.pickle"):
         prepare.prepare(settings)
 
 
 def test_both_stages_train_on_the_pickled_embeddings(birds, run_train, tmp_path, capsys):
-    """No text encoder anywhere; the data is known again; vectors are drawn from."""
+    """No text encoder anywhere; two steps are one and one; vectors are drawn from."""
     checkpoints = str(tmp_path)
     flags = {"data_dir": str(birds), "checkpoint_dir": checkpoints, "embedding_dim": None,
-             "captions_per_embedding": 4, "train_steps": 2, "checkpoint_steps": 2}
+             "captions_per_embedding": 4, "train_steps": 2, "checkpoint_steps": 1}
     assert run_train(1, run="straight", **flags) == 0
-    assert run_train(1, run="straight", **flags) == 0
-    said = capsys.readouterr().out
-    assert "already trained for 2 steps" in said and "warning" not in said
+    shutil.copytree(tmp_path / "straight", tmp_path / "halves")
+    shutil.rmtree(tmp_path / "halves/stage1/ckpt/step-00000002")
+    assert run_train(1, run="halves", **flags) == 0
+    assert "going on from the checkpoint of step 1" in capsys.readouterr().out
+    straight, halves = (variables(checkpoints, run, 1) for run in ("straight", "halves"))
+    assert len(straight) > 50
+    for name, value in straight.items():
+        np.testing.assert_array_equal(value, halves[name], name)
     assert run_train(2, run="straight", **{**flags, "train_steps": 1}) == 0
     assert not (tmp_path / "straight/text_encoder").exists()
 

@@ -45,14 +45,13 @@ def variables(checkpoints, run, stage, step):
             if "CHECKPOINTABLE" not in name and "save_counter" not in name}
 
 
-@pytest.mark.parametrize("stage, start", [(1, command_here), (2, command)])
-def test_six_steps_are_three_and_three(runs, stage, start):
-    """Stage-II in a new process; tests/faults/test_crashes.py does so for Stage-I."""
+@pytest.mark.parametrize("stage", [1, 2])
+def test_six_steps_are_three_and_three_in_a_new_process(runs, stage):
     checkpoints, flags = runs
     run = f"halves{stage}"
     shutil.copytree(os.path.join(checkpoints, "straight"), os.path.join(checkpoints, run))
     shutil.rmtree(os.path.join(checkpoints, run, f"stage{stage}", "ckpt", "step-00000006"))
-    done = start("train", *flags(stage, run))
+    done = command("train", *flags(stage, run))
     assert "going on from the checkpoint of step 3" in done.stdout
     straight, halves = (variables(checkpoints, name, stage, 6) for name in ("straight", run))
     assert straight.keys() == halves.keys() and len(straight) > 50

@@ -84,7 +84,7 @@ def serve():
 
 def run(run_cli, main, flags, output, kill_at):
     """The child: never returns."""
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    file = os.open(output, os.O_WRONLY)  # Nursery.start has made it
     for handle in (1, 2):
         os.dup2(file, handle)
     operations = count_operations(kill_at)
