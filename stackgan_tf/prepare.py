@@ -224,13 +224,10 @@ def _spool(settings, plan, before, report):
     spool, digest = plan.source(), "a copy"  # which notices itself when the data set has changed
     if "whole" in before:
         return sources.Survey({"train": np.zeros((1, 3), np.int64)}, [], digest), plan
-    tf.io.gfile.makedirs(spool.path)
-    if not before:  # the copy depends on the settings already
-        _write_plan(settings, {"settings": settings.binding(), "input": digest})
-    for split in SPLITS:
+    found = []
+    for split in SPLITS:  # what cannot be read is said before anything is written
         try:
-            elements = build.load_elements(config, split)
-            first = next(iter(elements), None)
+            first = next(iter(build.load_elements(config, split)), None)
         except build.NoSplit as error:
             if split == "train":
                 raise
@@ -244,7 +241,12 @@ def _spool(settings, plan, before, report):
         if kind["embedding_dim"] == 0 and plan.with_text and "captions" not in first:
             raise UserError(f"--dataset={config.dataset} has neither captions nor embeddings; "
                             "for training without text add --embedding_dim=0.")
-        record = dataclasses.replace(plan, **kind).features()
+        found.append(split)
+    tf.io.gfile.makedirs(spool.path)
+    if not before:  # the copy depends on the settings already
+        _write_plan(settings, {"settings": settings.binding(), "input": digest})
+    record = dataclasses.replace(plan, **(kind or {})).features()
+    for split in found:
         numbers = itertools.count()
         with multiprocessing.pool.ThreadPool(settings.workers) as pool:
             spool.write(split, build.load_elements(config, split), lambda chunk: pool.starmap(

@@ -421,6 +421,7 @@ def test_a_damaged_test_split_is_not_taken_for_none(make, tmp_path, capsys):
     settings = prepare.Settings(config, str(tmp_path / "prepared"), 40, 0, 2, 1, "", ())
     with pytest.raises(UserError, match="test/char-CNN-RNN-embeddings.pickle"):
         prepare.prepare(settings)
+    assert not os.path.exists(settings.output)  # or the remedy's flags would be other settings
 
 
 def test_both_stages_train_on_the_pickled_embeddings(birds, run_train, tmp_path, capsys):
