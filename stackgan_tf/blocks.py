@@ -251,10 +251,28 @@ class UpsampleConv(keras.layers.Layer):
         return tf.nn.conv2d_transpose(x, wide, shape, strides=2, padding="SAME")
 
 
+def smooth(x):
+    """Each number becomes the mean of its 3x3 neighborhood, by the weights 1 2 1 of either axis.
+
+    Nearest-neighbour doubling and this are bilinear doubling, also with a convolution in between,
+    since their order does not matter (but at the border, which is repeated here): "Bilinear
+    sampling" in StyleGAN, Karras et al. 2019 (arXiv:1812.04948), Sec. 2.
+
+    Args:
+        x: float (B, H, W, C). Returns the same shape.
+    """
+    kernel = tf.constant(np.outer([1, 2, 1], [1, 2, 1]) / 16, x.dtype)[:, :, None, None]
+    x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
+    return tf.nn.depthwise_conv2d(x, tf.tile(kernel, [1, 1, x.shape[-1], 1]), [1] * 4, "VALID")
+
+
 class Upsample(keras.layers.Layer):
     """Nearest x2, 3x3 convolution, batch norm, ReLU: (B, H, W, C) -> (B, 2H, 2W, filters).
 
     Args:
+        bilinear: smooths after the convolution, which makes it bilinear x2. From nearest x2 alone
+            the four pixels of a square come from four sets of weights, which small nets with
+            little time do not bring together: a lattice lies over their pictures.
         conditional: scales and shifts every channel by what a layer reads in the condition
             (conditional batch norm, de Vries et al. 2017, arXiv:1707.00683), so that the caption
             reaches each resolution directly.
@@ -264,8 +282,9 @@ class Upsample(keras.layers.Layer):
         condition: float (B, condition_dim), if conditional.
     """
 
-    def __init__(self, filters, conditional=False, name=None):
+    def __init__(self, filters, conditional=False, bilinear=False, name=None):
         super().__init__(name=name)
+        self.bilinear = bilinear
         self.conv = UpsampleConv(filters, name="conv")
         self.norm = BatchNorm(name="norm")
         self.modulate = None
@@ -274,7 +293,8 @@ class Upsample(keras.layers.Layer):
                                                name="modulate")
 
     def call(self, x, condition=None, training=False):
-        x = self.norm(self.conv(x), training=training)
+        x = self.conv(x)
+        x = self.norm(smooth(x) if self.bilinear else x, training=training)
         if self.modulate is not None:
             scale, shift = tf.split(self.modulate(condition)[:, None, None, :], 2, -1)
             x = x * (1.0 + scale) + shift

@@ -256,13 +256,15 @@ def _generator(config, frozen_stage1):
     if config.stage == 1:
         return stage1.Stage1Generator(
             config.image_size, config.generator_width, text_dim, config.conditioning_augmentation,
-            config.condition_blocks, config.relu_condition, config.condition_log_sigma)
+            config.condition_blocks, config.relu_condition, config.condition_log_sigma,
+            config.upsampling == "bilinear")
     return stage2.Stage2Generator(
         frozen_stage1.size, config.image_size, config.generator_width,
         0 if config.text_once else text_dim, config.residual_blocks,
         config.conditioning_augmentation, config.condition_blocks,
         halvings=2 if text_dim else 1, relu_condition=config.relu_condition,
-        log_sigma=config.condition_log_sigma, add_to_sketch=config.add_to_sketch)
+        log_sigma=config.condition_log_sigma, add_to_sketch=config.add_to_sketch,
+        bilinear=config.upsampling == "bilinear")
 
 
 def latent_dims(config: Config, frozen_stage1: Stage1 | None) -> dict[str, int]:

@@ -79,6 +79,7 @@ class Config:
     condition_log_sigma: float = 0.0  # log sigma of c at first; 0 (paper): as loud as the caption
     relu_condition: bool = False  # ReLU, not leaky, gives mean and log sigma (PyTorch code)
     condition_blocks: bool = False  # each up-sampling block reads c (conditional batch norm)
+    upsampling: str = "nearest"  # of the generator's maps: nearest (the paper) or bilinear
     add_to_sketch: bool = False  # Stage-II adds to the enlarged sketch, instead of redrawing it
     text_once: bool = False  # Stage-II's generator does not read the caption again (ablation)
     unconditional_head: bool = False  # Stage-II's discriminator also judges without the caption
@@ -163,6 +164,7 @@ CHOICES = {
     "recipe": ("preset", *RECIPES),
     "discriminator_norm": ("batch", "none", "spectral"),
     "text_in_discriminator": ("concat", "projection"),
+    "upsampling": ("nearest", "bilinear"),
     "loss": ("non_saturating", "least_squares", "wasserstein", "hinge"),
     "learning_rate_schedule": ("exponential", "staircase", "constant"),
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),

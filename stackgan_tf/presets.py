@@ -47,6 +47,7 @@ PRESETS = {
             "condition_log_sigma": -1.0,
             "kl_weight": 0.05,
             "condition_blocks": True,
+            "upsampling": "bilinear",  # no lattice, see docs/results.md
             # The nearest of all but a few classes has the same color: this asks for shapes. With 8
             # colors are learnt sooner.
             "mismatch_candidates": 16,
@@ -126,6 +127,7 @@ RECIPES = {
             "minibatch_std": 0,
             "text_in_discriminator": "concat",
             "condition_blocks": False,
+            "upsampling": "nearest",
             "condition_log_sigma": 0.0,
             "kl_weight": 2.0,  # TRAIN.COEFF.KL
             "mismatch_candidates": 1,
@@ -149,6 +151,7 @@ RECIPES = {
             "minibatch_std": 4,  # StyleGAN
             "text_in_discriminator": "projection",  # Miyato & Koyama 2018
             "condition_blocks": True,
+            "upsampling": "bilinear",  # StyleGAN
             "learning_rate": 1e-4,
             "discriminator_learning_rate": 4e-4,
             "adam_beta1": 0.0,

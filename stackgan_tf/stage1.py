@@ -18,6 +18,7 @@ class Stage1Generator(keras.Model):
         augment: False takes c = mean(e), the paper's ablation.
         condition_blocks: every up-sampling block reads c too, not the first layer alone.
         relu_condition, log_sigma: of the conditioning augmentation.
+        bilinear: the blocks double maps bilinearly, not by nearest neighbours as the paper's.
 
     Call argument: a dict of
         noise: float (B, noise_dim), standard normal.
@@ -31,7 +32,7 @@ class Stage1Generator(keras.Model):
 
     def __init__(self, image_size=64, width=128, condition_dim=128, augment=True,
                  condition_blocks=False, relu_condition=False, log_sigma=0.0,
-                 name="stage1_generator"):
+                 bilinear=False, name="stage1_generator"):
         super().__init__(name=name, autocast=False)  # the latents stay float32
         self.width = width
         self.augment = augment
@@ -43,7 +44,7 @@ class Stage1Generator(keras.Model):
         self.fc_norm = blocks.BatchNorm(name="fc_norm")
         doublings = image_size.bit_length() - 3
         conditional = condition_blocks and condition_dim > 0
-        self.up = [blocks.Upsample(8 * width // 2**(i + 1), conditional, name=f"up_{i}")
+        self.up = [blocks.Upsample(8 * width // 2**(i + 1), conditional, bilinear, name=f"up_{i}")
                    for i in range(doublings)]
         self.to_rgb = keras.layers.Conv2D(3, 3, padding="same", use_bias=False, name="to_rgb",
                                           kernel_initializer=blocks.normal_init(),

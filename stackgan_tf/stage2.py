@@ -25,6 +25,7 @@ class Stage2Generator(keras.Model):
         halvings: of the sketch before the residual blocks; 2 in the paper, 1 without text (the
             unconditional two-stage GAN).
         relu_condition, log_sigma: of the conditioning augmentation.
+        bilinear: as in Stage-I.
         add_to_sketch: the enlarged sketch is the picture at first, and what the network makes is
             added to it; the paper's draws the picture anew.
 
@@ -41,7 +42,7 @@ class Stage2Generator(keras.Model):
     def __init__(self, stage1_size=64, image_size=256, width=128, condition_dim=128,
                  residual_blocks=4, augment=True, condition_blocks=False, halvings=2,
                  relu_condition=False, log_sigma=0.0, add_to_sketch=False,
-                 name="stage2_generator"):
+                 bilinear=False, name="stage2_generator"):
         super().__init__(name=name, autocast=False)  # the latents stay float32
         self.augment = augment
         self.image_size = image_size
@@ -59,8 +60,8 @@ class Stage2Generator(keras.Model):
                          for i in range(residual_blocks)]
         doublings = (image_size // self.side).bit_length() - 1
         conditional = condition_blocks and condition_dim > 0
-        self.up = [blocks.Upsample(max(inner // 2**(i + 1), 1), conditional, name=f"up_{i}")
-                   for i in range(doublings)]
+        self.up = [blocks.Upsample(max(inner // 2**(i + 1), 1), conditional, bilinear,
+                                   name=f"up_{i}") for i in range(doublings)]
         self.to_rgb = keras.layers.Conv2D(3, 3, padding="same", use_bias=False, name="to_rgb",
                                           kernel_initializer=blocks.normal_init(),
                                           dtype="float32")

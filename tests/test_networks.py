@@ -59,6 +59,34 @@ def test_blocks_that_read_the_condition():
     np.testing.assert_array_equal(conditional(inputs)["images"], 0)
 
 
+def test_bilinear_doubling_is_tensorflows():
+    """Doubling, a convolution and `smooth` are tf.image.resize's bilinear doubling and then the
+    convolution: away from the border, where one repeats before the convolution and one after."""
+    layer = blocks.UpsampleConv(5)
+    x = tf.random.stateless_normal([2, 8, 8, 3], [1, 2])
+    y = blocks.smooth(layer(x))
+    enlarged = tf.image.resize(x, [16, 16], "bilinear")
+    expected = tf.nn.conv2d(enlarged, layer.kernel.value, 1, "SAME")
+    np.testing.assert_allclose(y[:, 2:-2, 2:-2], expected[:, 2:-2, 2:-2], rtol=1e-4, atol=1e-6)
+
+
+def test_smoothing_takes_alternation_away_and_nothing_from_flat_maps():
+    """(1 2 1) / 4 lets cos(w x) through by (1 + cos w) / 2: 1 at w = 0, 0 at w = pi."""
+    flat = np.full([1, 6, 6, 2], [3.0, -1.0], np.float32)
+    np.testing.assert_allclose(blocks.smooth(tf.constant(flat)), flat, rtol=1e-6)
+    columns = np.float32(np.tile([1.0, -1.0], 3)[None, None, :, None])
+    smoothed = blocks.smooth(tf.constant(flat * columns)).numpy()
+    np.testing.assert_allclose(smoothed[:, :, 1:-1], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("upsampling", ["nearest", "bilinear"])
+@pytest.mark.parametrize("stage", [1, 2])
+def test_upsampling_reaches_every_block(tiny, stage1_path, stage, upsampling):
+    below = saved_parts.Stage1(stage1_path) if stage == 2 else None
+    generator = build.gan(tiny(stage, upsampling=upsampling), below)[0].generator
+    assert {layer.bilinear for layer in generator.up} == {upsampling == "bilinear"}
+
+
 def _head(channels, width):  # text layer, 1x1 joint with batch norm, 4x4 logit
     return (1024 * 128 + 128) + ((channels + 128) * 8 * width + 2 * 8 * width) + 16 * 8 * width
 

@@ -61,6 +61,7 @@ def parts(base: dict, stage: int) -> dict[str, tuple[dict, dict]]:
         "minibatch std": {"minibatch_std": alike},
         "projection": {"text_in_discriminator": "projection"},
         "conditional norm": {"condition_blocks": True},
+        "bilinear": {"upsampling": "bilinear"},
         "TTUR": {name: modern[name] for name in (
             "learning_rate", "discriminator_learning_rate", "adam_beta1", "adam_beta2")},
         "EMA": {"ema_decay": preset.ema_decay or modern["ema_decay"]},
