@@ -16,7 +16,7 @@ Each row of the table has the same time: before all, the steps of all variants a
 and each training gets the number of steps that fill its --minutes, whatever else the machine does
 later (--steps: the same number instead). --variants=paper,preset,modern trains only these.
 Everything lies in checkpoints/recipes, as of `ablation`; the same command goes on where it was
-stopped or killed. With the defaults that is 3.5 hours of training steps for each seed, besides
+stopped or killed. With the defaults that is 3.75 hours of training steps for each seed, besides
 starts, scores and the text encoder.
 """
 
