@@ -12,7 +12,7 @@ from absl import flags
 from conftest import TINY
 from PIL import Image
 
-from stackgan_tf import features
+from stackgan_tf import features, presets
 from stackgan_tf.config import UserError
 from stackgan_tf.experiments import (
     ablation,
@@ -372,6 +372,21 @@ def test_other_settings_are_refused_by_name(tmp_path):
                               "64x64", "no")),)}, "what variant small is")):
         with pytest.raises(UserError, match=words):
             runner.Runner(planned(tmp_path, **change), Pretended()).run()
+
+
+def test_a_preset_that_is_another_by_now_is_noticed(tmp_path, monkeypatch):
+    assert runner.Runner(planned(tmp_path, chosen=("small",)), Pretended()).run() == 0
+    monkeypatch.setitem(presets.PRESETS["drawn_flowers"][1], "batch_size", 7)
+    with pytest.raises(UserError, match=r"other settings: small's --batch_size=7 \(was 16\); "
+                                        "repeat those"):
+        runner.Runner(planned(tmp_path), Pretended()).run()
+    monkeypatch.undo()
+    assert runner.Runner(planned(tmp_path), Pretended()).run() == 0
+    kept = json.loads((tmp_path / "test/experiment.json").read_text())["resolved"]
+    assert kept.keys() == {"sketch", "small", "large"}
+    # what an older version did not note binds nobody
+    assert plan.differences({**planned(tmp_path).settings(), "resolved": {"small": {}}},
+                            planned(tmp_path).settings()) == []
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path):

@@ -107,13 +107,18 @@ class Plan:
                 "stage": variant.stage, "share": variant.share, "options": variant.options,
                 "below": variant.below.name if variant.below else None}
                 for variant in self.variants},
+            # with what presets and defaults give: those of another version may be others
+            "resolved": {variant.name: {
+                name: value for name, value in dataclasses.asdict(self.config(variant)).items()
+                if name not in {*FREE, *PLACES, *OWN}} for variant in self.trained()},
         }
 
 
 def differences(before: dict, now: dict) -> list[str]:
     """In words, what differs between two `Plan.settings`; variants that only one has do not."""
     found = [f"--{name}={now[name]} (was {before.get(name)})" for name in now
-             if name not in ("base", "scoring", "variants") and now[name] != before.get(name)]
+             if name not in ("base", "scoring", "variants", "resolved")
+             and now[name] != before.get(name)]
     for name in sorted({*before["base"], *now["base"]} - {*FREE, *PLACES}):
         was, is_now = (some["base"].get(name, "not given") for some in (before, now))
         if was != is_now:
@@ -121,6 +126,11 @@ def differences(before: dict, now: dict) -> list[str]:
     for name in now["variants"]:
         if before["variants"].get(name, now["variants"][name]) != now["variants"][name]:
             found.append(f"what variant {name} is (it was {before['variants'][name]})")
+    # Flags and variants are the same: the presets are not.
+    for name, fields in now["resolved"].items() if not found else ():
+        was = before.get("resolved", {}).get(name, {})
+        found += [f"{name}'s --{field}={value} (was {was[field]})"
+                  for field, value in fields.items() if was.get(field, value) != value]
     return found
 
 

@@ -110,7 +110,8 @@ class Runner:
             for entry in self.runs.values():
                 entry.pop("records", None)
             self._save()
-        settings["variants"] = {**before.get("variants", {}), **settings["variants"]}
+        for some in ("variants", "resolved"):
+            settings[some] = {**before.get(some, {}), **settings[some]}
         options = {variant.name: plan.options(variant) for variant in plan.trained()}
         self._write("experiment.json",
                     {**settings, "text_encoder": self.text_encoder, "options": options})
