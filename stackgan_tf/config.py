@@ -57,7 +57,8 @@ class Config:
     # text encoder
     text_encoder: str = ""  # SavedModel string [B] -> float [B, dim]; "": train one for this run
     embedding_dim: int = 1024  # size of a caption's embedding; 0 trains without text
-    text_encoder_width: int = 512  # char-CNN-RNN channels (Reed et al.: 512)
+    text_encoder_network: str = "char_cnn_rnn"  # Reed's, or char_cnn: words alone, not their order
+    text_encoder_width: int = 512  # its channels (Reed et al.: 512)
     text_encoder_steps: int = 20_000  # training steps of the text encoder
     text_encoder_batch_size: int = 40  # Reed et al. 2016
     text_encoder_learning_rate: float = 7e-4  # Reed et al. 2016
@@ -130,9 +131,9 @@ SHARED = (
     "precomputed_embeddings", "images_per_class", "max_unreadable", "memory_gb", "shuffle_buffer",
     "crop_margin", "conditioning_augmentation", "condition_log_sigma", "condition_dim",
     "captions_per_embedding", "shuffle_captions",
-    "text_encoder", "embedding_dim", "text_encoder_width", "text_encoder_steps",
-    "text_encoder_batch_size", "text_encoder_learning_rate", "text_encoder_loss",
-    "text_encoder_temperature", "text_encoder_grayscale",
+    "text_encoder", "embedding_dim", "text_encoder_network", "text_encoder_width",
+    "text_encoder_steps", "text_encoder_batch_size", "text_encoder_learning_rate",
+    "text_encoder_loss", "text_encoder_temperature", "text_encoder_grayscale",
 )
 
 # What a text encoder must have been made with, to be used.
@@ -160,6 +161,7 @@ FREE = (
 CHOICES = {
     "stage": (1, 2),
     "preset": tuple(PRESETS),
+    "text_encoder_network": ("char_cnn_rnn", "char_cnn"),
     "text_encoder_loss": ("structured", "contrastive"),
     "recipe": ("preset", *RECIPES),
     "discriminator_norm": ("batch", "none", "spectral"),

@@ -34,10 +34,11 @@ PRESETS = {
             "embedding_dim": 128,
             "condition_dim": 128,
             "noise_dim": 64,
+            "text_encoder_network": "char_cnn",  # held-out pairs of words, see docs/results.md
             "text_encoder_width": 128,
-            "text_encoder_steps": 3400,
+            "text_encoder_steps": 2400,
             "text_encoder_batch_size": 64,
-            "text_encoder_learning_rate": 1e-3,
+            "text_encoder_learning_rate": 3e-3,
             "text_encoder_loss": "contrastive",
             "text_encoder_temperature": 0.05,
             "text_encoder_grayscale": 0.12,  # else color and background tell nearly all pictures

@@ -134,20 +134,6 @@ class Stream:
         batches = self.dataset(0, -(-min(most, len(self)) // self.batch_size))
         return np.mean([np.mean(batch["embeddings"], 0, np.float64) for batch in batches], 0)
 
-    def captions(self, most: int) -> list[bytes]:
-        """So many captions at most, of the first epoch's first pictures: the first caption of
-        each, then the second of each, and so on."""
-        found = []
-        with self._readable():
-            for _, records in tf.data.Dataset.range(self.order.blocks).flat_map(self._read):
-                spec = {"captions": self._spec()["captions"]}
-                found += tf.io.parse_example(records, spec)["captions"].numpy().tolist()
-                if len(found) >= most:
-                    break
-        columns = itertools.zip_longest(*found)
-        given = (text for column in columns for text in column if text is not None)
-        return list(itertools.islice(given, most))
-
     def rows(self, start: int, stop: int) -> Iterator[dict]:
         """The rows of steps start..stop-1 that are this worker's, as batches of: image uint8 (B,
         S, S, 3), flip bool (B,), whether the image is still to be mirrored, file_name, label (0

@@ -1,10 +1,10 @@
-r"""Trains the char-CNN-RNN that turns captions into embeddings, on the captions of your data.
+r"""Trains the network that turns captions into embeddings, on the captions of your data.
 
     python -m stackgan_tf.train_text_encoder --run=my_run
     python -m stackgan_tf.train_text_encoder --run=birds --preset=birds --data_dir=data/birds
 
 `python -m stackgan_tf.train` does this by itself when the run has no text encoder yet. It takes
-about five minutes on two CPU cores with the built-in flowers. Only the split "train" is learned
+some eight minutes on two CPU cores with the built-in flowers. Only the split "train" is learned
 from. checkpoints/<run>/text_encoder/ then holds config.json, ckpt/, saved_model/ (captions: string
 [B] -> embeddings: float32 [B, dim]), image_encoder/ (a SavedModel of the pictures' side, for
 evaluate's R-precision), logs/ for TensorBoard and metrics.jsonl. Ctrl-C, SIGTERM or SIGHUP
@@ -29,19 +29,22 @@ from stackgan_tf import (
     pipeline,
     progress,
     run_folder,
+    saved_parts,
     stream,
 )
 from stackgan_tf.adam import FusedAdam
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.messages import printable
-from stackgan_tf.text_encoders import char_cnn_rnn
+from stackgan_tf.text_encoders import char_cnn, char_cnn_rnn
 
 IMAGE_SIZE = 64  # what captions say can be seen at this size
+PAIRS = 16_384  # about so many captions and their pictures is the whitening computed of
+NETWORKS = {"char_cnn_rnn": char_cnn_rnn.CharCnnRnn, "char_cnn": char_cnn.CharCnn}
 RELEVANT = ("seed", "dataset", "data_dir", "image_dir", "captions_dir", "images_per_class",
             "shuffle_captions", "memory_gb", "shuffle_buffer", "embedding_dim",
-            "text_encoder_width", "text_encoder_steps", "text_encoder_batch_size",
-            "text_encoder_learning_rate", "text_encoder_loss", "text_encoder_temperature",
-            "text_encoder_grayscale")
+            "text_encoder_network", "text_encoder_width", "text_encoder_steps",
+            "text_encoder_batch_size", "text_encoder_learning_rate", "text_encoder_loss",
+            "text_encoder_temperature", "text_encoder_grayscale")
 
 
 class Data:
@@ -77,6 +80,15 @@ class Data:
         images = without_color(images, self.gray, self.seed, step)
         return self.tokens[captions], images, self.labels[indices]
 
+    def pairs(self):
+        """Captions from all over and their pictures: tokens uint8 (N, 201), images uint8 (M, S, S,
+        3), and the place of each caption's picture among them, int (N,)."""
+        captions = np.arange(len(self.tokens))[::max(1, len(self.tokens) // PAIRS)]
+        pictures, places = np.unique(np.searchsorted(self.offsets, captions, "right") - 1,
+                                     return_inverse=True)
+        images = pipeline.center_crop(self.batches.examples.images[pictures], IMAGE_SIZE)
+        return self.tokens[captions], images, places
+
 
 class StreamData:
     """The same of a set too large for memory, for steps that follow each other."""
@@ -84,8 +96,6 @@ class StreamData:
     def __init__(self, rows: stream.Stream, total: int, gray: float):
         self.batches, self.total, self.next, self.gray = rows, total, None, gray
         self.has_classes = rows.prepared.has_labels
-        # a random sample, since the shards are shuffled
-        self.tokens = char_cnn_rnn.tokenize(rows.captions(4096)).numpy()
 
     def __call__(self, step):
         if step != self.next:
@@ -97,6 +107,12 @@ class StreamData:
                           row["image"].numpy()[:, :, ::-1], row["image"].numpy())
         images = without_color(images, self.gray, self.batches.order.seed, step)
         return char_cnn_rnn.tokenize(row["captions"][:, 0]), images, labels
+
+    def pairs(self):
+        """As of `Data`; those of the first steps, which the shards' order makes a random sample."""
+        steps = min(self.total, -(-PAIRS // self.batches.batch_size))
+        tokens, images, _ = (np.concatenate(part) for part in zip(*map(self, range(steps))))
+        return tokens, images, np.arange(len(tokens))
 
 
 def without_color(images, share, seed, step):
@@ -118,7 +134,8 @@ class Trainer:
     def __init__(self, settings: Config):
         keras.utils.set_random_seed(settings.seed)
         keras.config.set_dtype_policy("float32")
-        self.text = char_cnn_rnn.CharCnnRnn(settings.embedding_dim, settings.text_encoder_width)
+        network = NETWORKS[settings.text_encoder_network]
+        self.text = network(settings.embedding_dim, settings.text_encoder_width)
         self.image = char_cnn_rnn.ImageEncoder(settings.embedding_dim)
         self.text(np.zeros((1, char_cnn_rnn.CAPTION_LENGTH), np.int32))
         self.image(np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32))
@@ -178,7 +195,8 @@ def train(settings: Config) -> int:
         if start < settings.text_encoder_steps:
             raise UserError(f"{part.path} is finished, and {checkpoints.last()}: that of step "
                             f"{settings.text_encoder_steps} is needed to keep the image encoder.")
-        _export(part, trainer, data, image_encoder_only=True)
+        _export_image_encoder(part, trainer, *_map_of(part, trainer, data.pairs()[0]))
+        print(f"image encoder exported to {part.image_encoder}")
         return 0
     if start:
         print(f"text encoder: going on from step {start}")
@@ -274,22 +292,37 @@ def _finish(settings, part, trainer, data):
     _export(part, trainer, data)
 
 
-def _export(part, trainer, data, image_encoder_only=False):
+def _export(part, trainer, data):
     """Writes the image encoder's SavedModel, then the text encoder's, which says it is finished."""
-    sample = data.tokens[::max(1, len(data.tokens) // 4096)]
-    mean, matrix, longest = char_cnn_rnn.whitening(_embed(trainer.embed_tokens, sample))
+    tokens, images, places = data.pairs()
+    mean, matrix, longest = char_cnn_rnn.whitening(
+        _embed(trainer.embed_tokens, tokens), _embed(trainer.embed_images, images)[places])
+    _export_image_encoder(part, trainer, mean, matrix)
+    serve = char_cnn_rnn.serving_function(trainer.text, mean, matrix, longest)
+    signature = [tf.TensorSpec([None], tf.string, name="captions")]
+    checkpoint.export(part.saved_model, [trainer.text], {"serve": (serve, signature)})
+    print(f"text encoder exported to {part.saved_model}")
+
+
+def _export_image_encoder(part, trainer, mean, matrix):
     of_images, of_text = char_cnn_rnn.joint_functions(trainer.image, mean, matrix, trainer.cosine)
     shapes = {"images": [None, IMAGE_SIZE, IMAGE_SIZE, 3], "embeddings": [None, len(mean)]}
     images, embeddings = (tf.TensorSpec(shape, tf.float32, name) for name, shape in shapes.items())
     checkpoint.export(part.image_encoder, [trainer.image], {
         "serve": (of_images, [images]), "from_text": (of_text, [embeddings])})
-    if image_encoder_only:
-        print(f"image encoder exported to {part.image_encoder}")
-        return
-    serve = char_cnn_rnn.serving_function(trainer.text, mean, matrix, longest)
-    signature = [tf.TensorSpec([None], tf.string, name="captions")]
-    checkpoint.export(part.saved_model, [trainer.text], {"serve": (serve, signature)})
-    print(f"text encoder exported to {part.saved_model}")
+
+
+def _map_of(part, trainer, tokens):
+    """The mean and the matrix that the version which exported a text encoder chose for it."""
+    raw = _embed(trainer.embed_tokens, tokens)
+    captions = char_cnn_rnn.captions_of(tokens)
+    served = _embed(saved_parts.TextEncoder(part.saved_model), captions)
+    lengths = np.linalg.norm(served, axis=1)
+    free = lengths <= 0.999 * lengths.max()  # not cut to the longest
+    free = free if free.sum() > len(raw) / 2 else np.ones(len(raw), bool)
+    raw, served = np.float64(raw[free]), served[free]
+    matrix = np.linalg.lstsq(raw - raw.mean(0), served - served.mean(0), rcond=1e-6)[0]
+    return raw.mean(0) - served.mean(0) @ np.linalg.pinv(matrix, 1e-5), matrix
 
 
 def _test(settings, trainer, most=1000):
