@@ -14,8 +14,8 @@ import unicodedata
 import numpy as np
 
 from stackgan_tf import images, picture_files
+from stackgan_tf.characters import ALPHABET, CAPTION_LENGTH
 from stackgan_tf.pipeline import text
-from stackgan_tf.text_encoders.char_cnn_rnn import ALPHABET, CAPTION_LENGTH
 
 # Left out of the most frequent words and of the comparison of captions.
 STOP_WORDS = frozenset(

@@ -2,8 +2,8 @@
 
 import textwrap
 
+from stackgan_tf.characters import CAPTION_LENGTH
 from stackgan_tf.messages import printable
-from stackgan_tf.text_encoders.char_cnn_rnn import CAPTION_LENGTH
 
 WIDTH = 80  # columns
 FEW = 1000  # training pictures under which a warning is due

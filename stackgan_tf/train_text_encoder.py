@@ -22,6 +22,7 @@ import tensorflow as tf
 from stackgan_tf import (
     below,
     build,
+    characters,
     checkpoint,
     config,
     devices,
@@ -61,7 +62,7 @@ class Data:
         self.offsets = np.cumsum([0] + [len(row) for row in examples.captions])
         flat = [caption for row in examples.captions for caption in row]
         self.tokens = np.concatenate([  # uint8: a quarter of the memory
-            char_cnn_rnn.tokenize(flat[i:i + 10_000]).numpy().astype(np.uint8)
+            characters.tokenize(flat[i:i + 10_000]).numpy().astype(np.uint8)
             for i in range(0, len(flat), 10_000)])
         read = np.minimum([len(caption.encode()) for caption in flat], self.tokens.shape[1])
         blank = int(((self.tokens > 0).sum(1) < read / 2).sum())
@@ -106,7 +107,7 @@ class StreamData:
         images = np.where(row["flip"].numpy()[:, None, None, None],
                           row["image"].numpy()[:, :, ::-1], row["image"].numpy())
         images = without_color(images, self.gray, self.batches.order.seed, step)
-        return char_cnn_rnn.tokenize(row["captions"][:, 0]), images, labels
+        return characters.tokenize(row["captions"][:, 0]), images, labels
 
     def pairs(self):
         """As of `Data`; those of the first steps, which the shards' order makes a random sample."""
@@ -137,7 +138,7 @@ class Trainer:
         network = NETWORKS[settings.text_encoder_network]
         self.text = network(settings.embedding_dim, settings.text_encoder_width)
         self.image = char_cnn_rnn.ImageEncoder(settings.embedding_dim)
-        self.text(np.zeros((1, char_cnn_rnn.CAPTION_LENGTH), np.int32))
+        self.text(np.zeros((1, characters.CAPTION_LENGTH), np.int32))
         self.image(np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32))
         self.variables = self.text.trainable_variables + self.image.trainable_variables
         # To a tenth over the run: Reed's 0.98 an epoch comes to that at his number of steps.
@@ -315,7 +316,7 @@ def _export_image_encoder(part, trainer, mean, matrix):
 def _map_of(part, trainer, tokens):
     """The mean and the matrix that the version which exported a text encoder chose for it."""
     raw = _embed(trainer.embed_tokens, tokens)
-    captions = char_cnn_rnn.captions_of(tokens)
+    captions = characters.captions_of(tokens)
     served = _embed(saved_parts.TextEncoder(part.saved_model), captions)
     lengths = np.linalg.norm(served, axis=1)
     free = lengths <= 0.999 * lengths.max()  # not cut to the longest
@@ -339,7 +340,7 @@ def _test(settings, trainer, most=1000):
     if not rows:
         return {}
     pictures = pipeline.center_crop(examples.images[rows], IMAGE_SIZE)
-    tokens = char_cnn_rnn.tokenize([examples.captions[i][0] for i in rows]).numpy()
+    tokens = characters.tokenize([examples.captions[i][0] for i in rows]).numpy()
     labels = np.arange(len(rows)) if examples.labels is None else examples.labels[rows]
     values = char_cnn_rnn.retrieval(_embed(trainer.embed_tokens, tokens),
                                     _embed(trainer.embed_images, pictures), labels, trainer.cosine)

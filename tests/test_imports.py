@@ -10,7 +10,7 @@ LEVELS = [
     ["presets", "messages", "caption_files", "disk", "processes"],
     ["config", "blocks", "losses", "images", "picture_files", "latents", "progress",
      "flower_drawing", "parallel", "restricted_pickle", "manifest", "adam", "logs",
-     "watchdog", "bootstrap", "feature_sets", "knobs", "augment"],
+     "watchdog", "bootstrap", "feature_sets", "knobs", "augment", "characters"],
     ["conditioning_augmentation", "discriminator_blocks", "pipeline", "datasets.*",
      "text_encoders.*", "metrics.*", "pytorch_file", "strips", "what_to_draw", "devices",
      "dashboards", "projector", "served_generator", "distribution"],

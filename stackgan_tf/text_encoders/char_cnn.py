@@ -7,7 +7,7 @@ max-over-time pooling of Kim 2014 (arXiv:1408.5882).
 import keras
 import tensorflow as tf
 
-from stackgan_tf.text_encoders.char_cnn_rnn import ALPHABET
+from stackgan_tf.characters import ALPHABET
 
 
 class CharCnn(keras.Model):
@@ -23,7 +23,7 @@ class CharCnn(keras.Model):
         width: channels; the windows have twice as many.
 
     Call arguments:
-        tokens: int (B, 201) of `char_cnn_rnn.tokenize`.
+        tokens: int (B, 201) of `characters.tokenize`.
 
     Returns:
         float (B, embedding_dim).
