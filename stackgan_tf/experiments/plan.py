@@ -116,9 +116,8 @@ class Plan:
 
 def differences(before: dict, now: dict) -> list[str]:
     """In words, what differs between two `Plan.settings`; variants that only one has do not."""
-    found = [f"--{name}={now[name]} (was {before.get(name)})" for name in now
-             if name not in ("base", "scoring", "variants", "resolved")
-             and now[name] != before.get(name)]
+    found = [f"--{name}={now[name]} (was {before.get(name)})"
+             for name in ("experiment", "minutes", "steps") if now[name] != before.get(name)]
     for name in sorted({*before["base"], *now["base"]} - {*FREE, *PLACES}):
         was, is_now = (some["base"].get(name, "not given") for some in (before, now))
         if was != is_now:

@@ -152,7 +152,9 @@ def whitening(embeddings, images=None, floor=0.007, seen=0.03):
     So are those that the pictures tell nothing of, which are the wording. Made as large as the
     others, they are three quarters of drawn_flowers' embeddings, and the generator learns later
     what is to be drawn. A direction of which the pictures' embeddings tell, linearly, the share
-    r^2 of its variance (the canonical ones, Hotelling 1936) is multiplied by r^4 / (r^4 + seen^2).
+    r^2 of its variance (the canonical ones, Hotelling 1936), less what they would tell of it by
+    chance, is multiplied by r^4 / (r^4 + seen^2). Where there are too few pictures to say, or they
+    tell nothing, all directions stay.
 
     Args:
         embeddings: float (N, D), of training captions.
