@@ -208,7 +208,8 @@ def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, 
     game = StackGAN(generator, discriminator, dims, config.loss,
                     config.kl_weight if config.conditioning_augmentation else 0.0, frozen_stage1,
                     config.r1_weight, config.r1_every, config.ma_gp_weight,
-                    tuple(filter(None, config.diff_augment.split(","))), config.sketch_weight)
+                    tuple(filter(None, config.diff_augment.split(","))), config.sketch_weight,
+                    config.mode_seeking_weight)
     return game, ema_generator
 
 

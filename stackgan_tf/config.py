@@ -90,6 +90,7 @@ class Config:
     loss: str = "non_saturating"  # a row of losses.LOSSES
     kl_weight: float = 2.0  # released code; the paper says 1
     sketch_weight: float = 0.0  # Stage-II: weight of its distance to the sketch, both as 32x32
+    mode_seeking_weight: float = 0.0  # pictures of a caption shall differ (MSGAN); 0: the paper
     r1_weight: float = 0.0  # factor of the R1 gradient penalty on real pictures; 0: the paper
     ma_gp_weight: float = 0.0  # of the matching-aware penalty on real pairs; 0: paper, 2: DF-GAN
     r1_every: int = 1  # R1, MA-GP are taken on each so-manieth picture: cheaper, as strong
@@ -188,6 +189,7 @@ BOUNDS = (
     ("generator_width", 4, 4096), ("discriminator_width", 1, 4096), ("residual_blocks", 0, 64),
     ("batch_size", 2, None), ("train_steps", 0, 10**12), ("epochs", 0, 10**6),
     ("kl_weight", 0, None), ("sketch_weight", 0, None), ("r1_weight", 0, None),
+    ("mode_seeking_weight", 0, None),
     ("r1_every", 1, None), ("ma_gp_weight", 0, None), ("minibatch_std", 0, None),
     ("discriminator_learning_rate", 0, 1), ("log_steps", 1, None), ("checkpoint_steps", 1, None),
     ("keep_checkpoints", 1, None), ("learning_rate_decay", 1e-6, 1),

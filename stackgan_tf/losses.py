@@ -93,6 +93,19 @@ def kl_divergence(mean, log_sigma):
     return tf.reduce_mean(-log_sigma + 0.5 * (tf.exp(2.0 * log_sigma) + tf.square(mean) - 1.0))
 
 
+def mode_seeking_loss(images, again_images):
+    """1 / mean |G(z1, e) - G(z2, e)|, averaged over the captions: two pictures of one shall differ.
+
+    MSGAN, Mao et al. 2019 (arXiv:1903.05628), eq. 3, as the released code has it: the inverse is
+    to fall. Without |z1 - z2|, which in so many dimensions is always about the same.
+
+    Args:
+        images, again_images: float (B, H, W, 3) in [-1, 1], of the same captions and other latents.
+    """
+    distance = tf.reduce_mean(tf.abs(images - again_images), [1, 2, 3])
+    return tf.reduce_mean(1.0 / (distance + 1e-2))  # theirs: 1e-5, a gradient without bound
+
+
 SKETCH_SIDE = 32  # what of the sketch Stage-II shall keep: layout and shapes, not the pixels
 
 

@@ -126,6 +126,7 @@ RECIPES = {
             "discriminator_norm": "batch",
             "r1_weight": 0.0,
             "ma_gp_weight": 0.0,
+            "mode_seeking_weight": 0.0,
             "diff_augment": "",
             "minibatch_std": 0,
             "text_in_discriminator": "concat",

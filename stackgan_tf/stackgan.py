@@ -5,6 +5,8 @@ import tensorflow as tf
 from stackgan_tf import augment, blocks, losses
 from stackgan_tf import latents as random_latents
 
+AGAIN_EVERY = 4  # mode seeking draws each so-manieth caption again: cheaper, on average the same
+
 
 class StackGAN:
     """A generator against a matching-aware discriminator, in either stage, with or without text.
@@ -21,6 +23,7 @@ class StackGAN:
         diff_augment: policies of augment.augment, of what the discriminator sees; none (the paper).
         sketch_weight: for Stage-II, factor of its images' distance to the sketches, 0 (the paper)
             without.
+        mode_seeking_weight: factor of losses.mode_seeking_loss, 0 (the paper) without.
 
     A batch is a dict of `real_images` float (B, H, W, 3) in [-1, 1] and, with text, `embeddings`
     and `mismatched_embeddings` (B, embedding_dim): the caption of the image, and the caption of an
@@ -29,7 +32,7 @@ class StackGAN:
 
     def __init__(self, generator, discriminator, latent_dims, loss="non_saturating",
                  kl_weight=2.0, stage1=None, r1_weight=0.0, r1_every=1, ma_gp_weight=0.0,
-                 diff_augment=(), sketch_weight=0.0):
+                 diff_augment=(), sketch_weight=0.0, mode_seeking_weight=0.0):
         self.generator = generator
         self.discriminator = discriminator
         self.latent_dims = latent_dims
@@ -40,36 +43,57 @@ class StackGAN:
         self.r1_every = r1_every if r1_weight or ma_gp_weight else 1
         self.diff_augment = diff_augment
         self.sketch_weight = sketch_weight
+        self.mode_seeking_weight = mode_seeking_weight
 
     def draw_latents(self, seed, batch_size):
         """Every random tensor of a step, as a function of the seed (int32 (2,)) alone.
 
         Stage-II reads the same epsilon as its Stage-I, through its own layer: one set of latents
         is one picture. With diff_augment there is `augmentation` (B, 14) beside them, for the real
-        images and for the fakes.
+        images and for the fakes; with mode_seeking_weight `again` (B, all sizes together), other
+        latents of the same captions.
         """
         drawn = random_latents.draw(self.latent_dims, seed, batch_size)
         if self.diff_augment:
             own = tf.random.experimental.stateless_fold_in(seed, 0, alg="philox")
             drawn["augmentation"] = random_latents.uniform(own, [batch_size, 2 * augment.NUMBERS])
+        if self.mode_seeking_weight:
+            own = tf.random.experimental.stateless_fold_in(seed, 1, alg="philox")
+            sizes = sum(self.latent_dims.values())
+            drawn["again"] = random_latents.normal(own, [batch_size, sizes])
         return drawn
 
     def generate(self, latents, embeddings=None, training=False, generator=None):
         """The generator's dict of `images` (B, H, W, 3), `mean` and `log_sigma`; in Stage-II with
-        the frozen Stage-I's `stage1_images`.
+        the frozen Stage-I's `stage1_images`. With `again` among the latents there are
+        `again_images`, of these and each AGAIN_EVERY-th caption.
 
         `generator` stands in for the live one: the moving average, when sampling.
         """
         inputs = dict(latents)
         if embeddings is not None:
             inputs["embeddings"] = embeddings
+        rows = tf.shape(inputs["noise"])[0]
+        if "again" in latents:  # in one call with the others: one batch for batch norm
+            inputs = self._with_second(inputs)
         if self.stage1 is not None:
             # Frozen: no gradient, inference mode, so its batch-norm statistics stay put.
             inputs["stage1_images"] = tf.stop_gradient(self.stage1(inputs))
         output = (generator or self.generator)(inputs, training=training)
         if self.stage1 is not None:
             output["stage1_images"] = inputs["stage1_images"]
+        if "again" in latents:
+            images = output["images"]
+            output = {name: value[:rows] for name, value in output.items()}
+            output["again_images"] = images[rows:]
         return output
+
+    def _with_second(self, inputs):
+        """`inputs`, and under them each AGAIN_EVERY-th row once more, with the latents `again`."""
+        names, sizes = zip(*self.latent_dims.items(), strict=True)
+        second = {**inputs, **dict(zip(names, tf.split(inputs["again"], sizes, -1), strict=True))}
+        return {name: tf.concat([value, second[name][::AGAIN_EVERY]], 0)
+                for name, value in inputs.items()}
 
     def discriminator_loss(self, batch, fake_images, latents=None):
         """real/right caption against fake/right caption and real/WRONG caption, each half.
@@ -154,8 +178,8 @@ class StackGAN:
         return tf.concat([rows[i::self.r1_every] for i in range(self.r1_every)], 0)
 
     def generator_loss(self, batch, output, latents=None):
-        """The fakes shall pass as real with their captions; plus kl_weight * KL and, in Stage-II,
-        sketch_weight * the distance to the sketches.
+        """The fakes shall pass as real with their captions; plus kl_weight * KL, the mode-seeking
+        loss and, in Stage-II, sketch_weight * the distance to the sketches.
 
         `output` is `generate`'s for the batch's embeddings, `latents` as above.
         Returns the scalar and {name: scalar} for the log.
@@ -175,4 +199,9 @@ class StackGAN:
             distance = losses.sketch_distance(output["images"], output["stage1_images"])
             loss += self.sketch_weight * distance
             parts["loss/sketch"] = distance
+        if self.mode_seeking_weight:
+            alike = losses.mode_seeking_loss(output["images"][::AGAIN_EVERY],
+                                             output["again_images"])
+            loss += self.mode_seeking_weight * alike
+            parts["loss/mode_seeking"] = alike
         return loss, {"loss/generator": loss, **parts}

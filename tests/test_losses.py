@@ -60,6 +60,16 @@ def test_kl_is_the_closed_form():
     assert float(value) == pytest.approx(expected, rel=1e-4)
 
 
+def test_mode_seeking_is_one_over_the_distance():
+    """Of two captions, whose pictures are 0.5 and 1 apart: (1/0.5 + 1/1) / 2, but for the bound."""
+    one = tf.random.uniform([2, 8, 8, 3], -0.5, 0.5, seed=0)
+    signs = tf.sign(tf.random.uniform([2, 8, 8, 3], -1, 1, seed=1))
+    other = one + signs * tf.constant([0.5, 1.0])[:, None, None, None]
+    expected = (1 / 0.51 + 1 / 1.01) / 2
+    assert float(losses.mode_seeking_loss(one, other)) == pytest.approx(expected, rel=1e-5)
+    assert float(losses.mode_seeking_loss(one, one)) == pytest.approx(100.0, rel=1e-4)
+
+
 def test_the_sketch_leaves_details_free():
     """A shift of 0.5 counts 0.25; what averages out within an 8x8 square counts nothing."""
     sketch = tf.random.uniform([2, 64, 64, 3], -1, 1, seed=0)
