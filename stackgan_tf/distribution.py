@@ -22,6 +22,7 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
+from stackgan_tf import losses
 from stackgan_tf.config import Config, UserError, check_choice, explain, to_flags
 from stackgan_tf.messages import fail, reason
 
@@ -173,16 +174,23 @@ class Cluster:
                             "batch from this machine; leave it out.")
 
     def _check_groups(self, config):
-        """UserError if a device's real pictures cannot be cut as those of the whole batch are: into
-        those with a penalty and those without, and each of these into groups."""
+        """UserError if a device's pictures cannot be cut as those of the whole batch are: into
+        those with a penalty and those without, and each of these into groups; and into those that
+        are drawn again and those that are not."""
         rows, group = config.batch_size // self.replicas, config.minibatch_std
         every = config.r1_every if config.r1_weight or config.ma_gp_weight else 1
-        if self.replicas > 1 and rows % every:
-            fits = self.replicas * every * max(1, rows // every)
-            raise UserError(f"--r1_every={every} does not divide the {rows} pictures of each of "
-                            f"{self.replicas} devices at --batch_size={config.batch_size}: others "
-                            f"would be penalized than on one device; try --batch_size={fits}, or "
-                            "for a run that has begun fewer devices.")
+        again = losses.AGAIN_EVERY if config.mode_seeking_weight else 1
+        for step, what, done in (
+                (every, f"--r1_every={every}", "penalized"),
+                (again, f"--mode_seeking_weight={config.mode_seeking_weight} draws one in {again} "
+                        f"captions again, and {again}", "drawn again")):
+            if self.replicas > 1 and rows % step:
+                both = math.lcm(every, again)
+                fits = self.replicas * both * max(1, rows // both)
+                raise UserError(f"{what} does not divide the {rows} pictures of each of "
+                                f"{self.replicas} devices at --batch_size={config.batch_size}: "
+                                f"others would be {done} than on one device; try "
+                                f"--batch_size={fits}, or for a run that has begun fewer devices.")
         some = -(-rows // every)
         if group and (some % group or rows % group):
             parts = f"{some} and {rows - some}" if rows > some else f"{rows}"

@@ -93,6 +93,9 @@ def kl_divergence(mean, log_sigma):
     return tf.reduce_mean(-log_sigma + 0.5 * (tf.exp(2.0 * log_sigma) + tf.square(mean) - 1.0))
 
 
+AGAIN_EVERY = 4  # mode seeking draws each so-manieth caption again: cheaper, on average the same
+
+
 def mode_seeking_loss(images, again_images):
     """1 / mean |G(z1, e) - G(z2, e)|, averaged over the captions: two pictures of one shall differ.
 

@@ -5,8 +5,6 @@ import tensorflow as tf
 from stackgan_tf import augment, blocks, losses
 from stackgan_tf import latents as random_latents
 
-AGAIN_EVERY = 4  # mode seeking draws each so-manieth caption again: cheaper, on average the same
-
 
 class StackGAN:
     """A generator against a matching-aware discriminator, in either stage, with or without text.
@@ -66,14 +64,13 @@ class StackGAN:
     def generate(self, latents, embeddings=None, training=False, generator=None):
         """The generator's dict of `images` (B, H, W, 3), `mean` and `log_sigma`; in Stage-II with
         the frozen Stage-I's `stage1_images`. With `again` among the latents there are
-        `again_images`, of these and each AGAIN_EVERY-th caption.
+        `again_images`, of these and each losses.AGAIN_EVERY-th caption.
 
         `generator` stands in for the live one: the moving average, when sampling.
         """
         inputs = dict(latents)
         if embeddings is not None:
             inputs["embeddings"] = embeddings
-        rows = tf.shape(inputs["noise"])[0]
         if "again" in latents:  # in one call with the others: one batch for batch norm
             inputs = self._with_second(inputs)
         if self.stage1 is not None:
@@ -83,16 +80,16 @@ class StackGAN:
         if self.stage1 is not None:
             output["stage1_images"] = inputs["stage1_images"]
         if "again" in latents:
-            images = output["images"]
+            images, rows = output["images"], tf.shape(latents["noise"])[0]
             output = {name: value[:rows] for name, value in output.items()}
             output["again_images"] = images[rows:]
         return output
 
     def _with_second(self, inputs):
-        """`inputs`, and under them each AGAIN_EVERY-th row once more, with the latents `again`."""
-        names, sizes = zip(*self.latent_dims.items(), strict=True)
-        second = {**inputs, **dict(zip(names, tf.split(inputs["again"], sizes, -1), strict=True))}
-        return {name: tf.concat([value, second[name][::AGAIN_EVERY]], 0)
+        """`inputs`, and under them some of their rows once more, with the latents `again`."""
+        second, sizes = dict(inputs), list(self.latent_dims.values())
+        second |= zip(self.latent_dims, tf.split(inputs["again"], sizes, -1), strict=True)
+        return {name: tf.concat([value, second[name][::losses.AGAIN_EVERY]], 0)
                 for name, value in inputs.items()}
 
     def discriminator_loss(self, batch, fake_images, latents=None):
@@ -200,7 +197,7 @@ class StackGAN:
             loss += self.sketch_weight * distance
             parts["loss/sketch"] = distance
         if self.mode_seeking_weight:
-            alike = losses.mode_seeking_loss(output["images"][::AGAIN_EVERY],
+            alike = losses.mode_seeking_loss(output["images"][::losses.AGAIN_EVERY],
                                              output["again_images"])
             loss += self.mode_seeking_weight * alike
             parts["loss/mode_seeking"] = alike

@@ -117,6 +117,9 @@ def test_refused_at_the_start(monkeypatch, kind, tpu, words):
                      "discriminator_norm": "none"},
      "--r1_every=4 does not divide the 2 pictures of each of 4 devices at --batch_size=8: .*"
      "try --batch_size=16, or for a run that has begun fewer devices."),
+    (cluster_of(2), {"batch_size": 12, "mode_seeking_weight": 0.5},
+     "--mode_seeking_weight=0.5 draws one in 4 captions again, and 4 does not divide the 6 "
+     "pictures of each of 2 devices at --batch_size=12: .* try --batch_size=8, or"),
     (cluster_of(2), {"batch_size": 14, "r1_weight": 0.1, "r1_every": 3,
                      "discriminator_norm": "none"}, "try --batch_size=12, or"),
     (cluster_of(2), {"precision": "mixed_float16"}, "--precision=mixed_float16 .* 2 devices"),
