@@ -266,6 +266,23 @@ def smooth(x):
     return tf.nn.depthwise_conv2d(x, tf.tile(kernel, [1, 1, x.shape[-1], 1]), [1] * 4, "VALID")
 
 
+def grain(noise, side):
+    """A random map for each picture, a function of its noise alone: (B, side, side, 1).
+
+    One fixed map of standard normal numbers, turned around by as much as two numbers of the noise
+    say. Drawn anew for each picture it would be a second kind of latents.
+
+    Args:
+        noise: float (B, noise_dim), standard normal.
+    """
+    fixed = np.random.default_rng(side).standard_normal((side, side))
+    uniform = (1.0 + tf.math.erf(noise[:, :2] / 2.0**0.5)) / 2.0
+    shift = tf.cast(uniform * side, tf.int32)[..., None]
+    places = (tf.range(side) + shift) % side  # (B, 1 or 2, side)
+    rows = tf.gather(tf.constant(fixed, noise.dtype), places[:, 0])
+    return tf.gather(rows, places[:, -1], axis=2, batch_dims=1)[..., None]
+
+
 class Upsample(keras.layers.Layer):
     """Nearest x2, 3x3 convolution, batch norm, ReLU: (B, H, W, C) -> (B, 2H, 2W, filters).
 
@@ -276,15 +293,23 @@ class Upsample(keras.layers.Layer):
         conditional: scales and shifts every channel by what a layer reads in the condition
             (conditional batch norm, de Vries et al. 2017, arXiv:1707.00683), so that the caption
             reaches each resolution directly.
+        noise_injection: adds `grain` to every channel, as strong as each learns it to be ("noise
+            inputs" in StyleGAN, Sec. 3.2): texture that no caption says and no weights can draw.
 
     Call arguments:
         x: float (B, H, W, C).
         condition: float (B, condition_dim), if conditional.
+        noise: float (B, noise_dim), if noise_injection.
     """
 
-    def __init__(self, filters, conditional=False, bilinear=False, name=None):
+    def __init__(self, filters, conditional=False, bilinear=False, noise_injection=False,
+                 name=None):
         super().__init__(name=name)
         self.bilinear = bilinear
+        self.noise_strength = None
+        if noise_injection:
+            self.noise_strength = self.add_weight(name="noise_strength", shape=(filters,),
+                                                  initializer="zeros")
         self.conv = UpsampleConv(filters, name="conv")
         self.norm = BatchNorm(name="norm")
         self.modulate = None
@@ -292,12 +317,16 @@ class Upsample(keras.layers.Layer):
             self.modulate = keras.layers.Dense(2 * filters, kernel_initializer="zeros",
                                                name="modulate")
 
-    def call(self, x, condition=None, training=False):
+    def call(self, x, condition=None, noise=None, training=False):
         x = self.conv(x)
         x = self.norm(smooth(x) if self.bilinear else x, training=training)
         if self.modulate is not None:
             scale, shift = tf.split(self.modulate(condition)[:, None, None, :], 2, -1)
             x = x * (1.0 + scale) + shift
+        if self.noise_strength is not None:
+            random = tf.cast(grain(noise, x.shape[1]), x.dtype)
+            # not fused with the sums before, see Residual
+            x = tf.ensure_shape(x, x.shape) + random * tf.cast(self.noise_strength, x.dtype)
         return tf.nn.relu(x)
 
 

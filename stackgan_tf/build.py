@@ -258,14 +258,14 @@ def _generator(config, frozen_stage1):
         return stage1.Stage1Generator(
             config.image_size, config.generator_width, text_dim, config.conditioning_augmentation,
             config.condition_blocks, config.relu_condition, config.condition_log_sigma,
-            config.upsampling == "bilinear")
+            config.upsampling == "bilinear", config.noise_injection)
     return stage2.Stage2Generator(
         frozen_stage1.size, config.image_size, config.generator_width,
         0 if config.text_once else text_dim, config.residual_blocks,
         config.conditioning_augmentation, config.condition_blocks,
         halvings=2 if text_dim else 1, relu_condition=config.relu_condition,
         log_sigma=config.condition_log_sigma, add_to_sketch=config.add_to_sketch,
-        bilinear=config.upsampling == "bilinear")
+        bilinear=config.upsampling == "bilinear", noise_injection=config.noise_injection)
 
 
 def latent_dims(config: Config, frozen_stage1: Stage1 | None) -> dict[str, int]:
@@ -291,7 +291,7 @@ def _stage2_dims(config, dims, frozen_stage1):
                         f"{frozen_stage1.dim('epsilon')} of Stage-I {frozen_stage1.path}; both "
                         "stages read the same epsilon.")
     below = {name: frozen_stage1.dim(name) for name in ("noise", "epsilon")}
-    # Stage-II itself reads epsilon (unless the caption enters once), and no noise
+    # Stage-II itself reads epsilon (unless the caption enters once), and no noise but Stage-I's
     own = {} if config.text_once else {n: d for n, d in dims.items() if n == "epsilon"}
     return {**{name: dim for name, dim in below.items() if dim}, **own}
 

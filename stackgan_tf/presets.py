@@ -69,7 +69,8 @@ PRESETS = {
             "train_steps": 4000, "learning_rate_decay_steps": 1870},
         2: {"generator_width": 32, "discriminator_width": 12, "batch_size": 8,
             "residual_blocks": 2, "image_size": 256, "train_steps": 4000,
-            "learning_rate_decay_steps": 2300, "r1_weight": 3.0,
+            "learning_rate_decay_steps": 2300, "r1_weight": 0.5,
+            "noise_injection": True,
             # Redrawn freely, 0.027 of the shapes that the sketches had right were lost again.
             "sketch_weight": 20.0},
     },
@@ -132,6 +133,7 @@ RECIPES = {
             "text_in_discriminator": "concat",
             "condition_blocks": False,
             "upsampling": "nearest",
+            "noise_injection": False,
             "condition_log_sigma": 0.0,
             "kl_weight": 2.0,  # TRAIN.COEFF.KL
             "mismatch_candidates": 1,
@@ -162,6 +164,6 @@ RECIPES = {
             "adam_beta2": 0.9,
             "ema_decay": 0.999,
         },
-        2: {"add_to_sketch": True},
+        2: {"add_to_sketch": True, "noise_injection": True},  # the latter StyleGAN's
     },
 }

@@ -19,6 +19,7 @@ class Stage1Generator(keras.Model):
         condition_blocks: every up-sampling block reads c too, not the first layer alone.
         relu_condition, log_sigma: of the conditioning augmentation.
         bilinear: the blocks double maps bilinearly, not by nearest neighbours as the paper's.
+        noise_injection: of blocks.Upsample.
 
     Call argument: a dict of
         noise: float (B, noise_dim), standard normal.
@@ -32,7 +33,7 @@ class Stage1Generator(keras.Model):
 
     def __init__(self, image_size=64, width=128, condition_dim=128, augment=True,
                  condition_blocks=False, relu_condition=False, log_sigma=0.0,
-                 bilinear=False, name="stage1_generator"):
+                 bilinear=False, noise_injection=False, name="stage1_generator"):
         super().__init__(name=name, autocast=False)  # the latents stay float32
         self.width = width
         self.augment = augment
@@ -44,8 +45,8 @@ class Stage1Generator(keras.Model):
         self.fc_norm = blocks.BatchNorm(name="fc_norm")
         doublings = image_size.bit_length() - 3
         conditional = condition_blocks and condition_dim > 0
-        self.up = [blocks.Upsample(8 * width // 2**(i + 1), conditional, bilinear, name=f"up_{i}")
-                   for i in range(doublings)]
+        self.up = [blocks.Upsample(8 * width // 2**(i + 1), conditional, bilinear,
+                                   noise_injection, name=f"up_{i}") for i in range(doublings)]
         self.to_rgb = keras.layers.Conv2D(3, 3, padding="same", use_bias=False, name="to_rgb",
                                           kernel_initializer=blocks.normal_init(),
                                           dtype="float32")
@@ -60,7 +61,7 @@ class Stage1Generator(keras.Model):
         x = tf.nn.relu(self.fc_norm(self.fc(x), training=training))
         x = tf.reshape(x, [-1, 4, 4, 8 * self.width])
         for layer in self.up:  # 8x8x4Gf, 16x16x2Gf, 32x32xGf, 64x64xGf/2
-            x = layer(x, condition, training=training)
+            x = layer(x, condition, inputs["noise"], training=training)
         return {"images": tf.tanh(self.to_rgb(x)), **statistics}
 
 

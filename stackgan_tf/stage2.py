@@ -25,7 +25,7 @@ class Stage2Generator(keras.Model):
         halvings: of the sketch before the residual blocks; 2 in the paper, 1 without text (the
             unconditional two-stage GAN).
         relu_condition, log_sigma: of the conditioning augmentation.
-        bilinear: as in Stage-I.
+        bilinear, noise_injection: as in Stage-I.
         add_to_sketch: the enlarged sketch is the picture at first, and what the network makes is
             added to it; the paper's draws the picture anew.
 
@@ -33,6 +33,7 @@ class Stage2Generator(keras.Model):
         stage1_images: float (B, stage1_size, stage1_size, 3) in [-1, 1].
         embeddings: float (B, embedding_dim), with text only.
         epsilon: float (B, condition_dim), standard normal, with augmentation only.
+        noise: float (B, noise_dim), Stage-I's, with noise_injection only.
 
     Returns:
         dict of `images` float32 (B, image_size, image_size, 3) in [-1, 1] and, with text, `mean`
@@ -42,7 +43,7 @@ class Stage2Generator(keras.Model):
     def __init__(self, stage1_size=64, image_size=256, width=128, condition_dim=128,
                  residual_blocks=4, augment=True, condition_blocks=False, halvings=2,
                  relu_condition=False, log_sigma=0.0, add_to_sketch=False,
-                 bilinear=False, name="stage2_generator"):
+                 bilinear=False, noise_injection=False, name="stage2_generator"):
         super().__init__(name=name, autocast=False)  # the latents stay float32
         self.augment = augment
         self.image_size = image_size
@@ -61,7 +62,7 @@ class Stage2Generator(keras.Model):
         doublings = (image_size // self.side).bit_length() - 1
         conditional = condition_blocks and condition_dim > 0
         self.up = [blocks.Upsample(max(inner // 2**(i + 1), 1), conditional, bilinear,
-                                   name=f"up_{i}") for i in range(doublings)]
+                                   noise_injection, name=f"up_{i}") for i in range(doublings)]
         self.to_rgb = keras.layers.Conv2D(3, 3, padding="same", use_bias=False, name="to_rgb",
                                           kernel_initializer=blocks.normal_init(),
                                           dtype="float32")
@@ -79,7 +80,7 @@ class Stage2Generator(keras.Model):
         for layer in self.residual:
             x = layer(x, training=training)
         for layer in self.up:  # 32x32x2Gf, 64x64xGf, 128x128xGf/2, 256x256xGf/4
-            x = layer(x, condition, training=training)
+            x = layer(x, condition, inputs.get("noise"), training=training)
         x = self.to_rgb(x)
         if self.add_to_sketch:
             # 0.9: where tanh is nearly flat, what is added would hardly be seen, or learnt

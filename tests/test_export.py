@@ -75,7 +75,7 @@ def root(tmp_path_factory):
     for stage in (1, 2):
         # bfloat16: an operation that C++ fuses otherwise than eager TensorFlow shows
         write_stage(root, "tiny", stage, condition_blocks=True, add_to_sketch=stage == 2,
-                    precision="mixed_bfloat16")
+                    noise_injection=True, precision="mixed_bfloat16")
     write_stage(root, "sketch", 1)
     write_stage(root, "silent", 1, embedding_dim=0)
     write_stage(root, "vectors", 1, precomputed_embeddings=True)

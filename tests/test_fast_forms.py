@@ -178,7 +178,7 @@ def randomized(model, scale):
 @pytest.mark.parametrize("stage", [1, 2])
 def test_folded_generators_draw_the_same(tiny, stage1_path, stage):
     below = saved_parts.Stage1(stage1_path) if stage == 2 else None
-    config = tiny(stage, condition_blocks=True, add_to_sketch=stage == 2)
+    config = tiny(stage, condition_blocks=True, add_to_sketch=stage == 2, noise_injection=True)
     gan, _ = build.gan(config, below)
     randomized(gan.generator, {1: 0.3, 2: 0.1}[stage])  # not all pixels at -1 or 1
     folded = build.for_inference(config, gan.generator, below)
@@ -226,7 +226,7 @@ def test_r1_on_every_other_image_is_that_of_those_images(tiny):
 
 @pytest.mark.parametrize("stage, changes", [
     # as in the default: the penalty differentiates twice
-    (1, {"discriminator_norm": "none", "r1_weight": 0.5, "r1_every": 2}),
+    (1, {"discriminator_norm": "none", "r1_weight": 0.5, "r1_every": 2, "noise_injection": True}),
     pytest.param(2, {"discriminator_norm": "none", "r1_weight": 0.5, "r1_every": 2},
                  marks=pytest.mark.slow),
     pytest.param(2, {"add_to_sketch": True}, marks=pytest.mark.slow)])

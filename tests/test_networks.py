@@ -1,5 +1,7 @@
 """Shapes, parameter counts by the paper's tables, and the two forms of the up-sampling block."""
 
+import statistics
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -85,6 +87,38 @@ def test_upsampling_reaches_every_block(tiny, stage1_path, stage, upsampling):
     below = saved_parts.Stage1(stage1_path) if stage == 2 else None
     generator = build.gan(tiny(stage, upsampling=upsampling), below)[0].generator
     assert {layer.bilinear for layer in generator.up} == {upsampling == "bilinear"}
+
+
+def test_grain_is_one_map_turned_around_by_the_noise():
+    """As far as the normal distribution says: 0 by half a side, +-3 by next to nothing."""
+    noise = np.float32([[0.0, 0.0, 5.0], [-3.0, 3.0, 0.0], [0.7, -0.3, 1.0]])
+    maps = blocks.grain(tf.constant(noise), 16).numpy()[..., 0]
+    cdf = np.vectorize(statistics.NormalDist().cdf)
+    for drawn, shift in zip(maps, np.floor(16 * cdf(noise[:, :2])).astype(int), strict=True):
+        fixed = np.roll(drawn, shift, (0, 1))
+        np.testing.assert_array_equal(fixed, np.roll(maps[0], (8, 8), (0, 1)))
+    assert not np.array_equal(maps[0], maps[2])
+    many = blocks.grain(tf.random.normal([64, 1], seed=0), 32)  # --noise_dim=1 has one number
+    np.testing.assert_allclose([np.mean(many), np.std(many)], [0, 1], atol=0.1)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_noise_injection_reaches_every_block_and_begins_at_nothing(tiny, stage1_path, stage):
+    below = saved_parts.Stage1(stage1_path) if stage == 2 else None
+    plain, grained = (build.gan(tiny(stage, noise_injection=on), below)[0] for on in (False, True))
+    strengths = [v for v in grained.generator.variables if "noise_strength" in v.path]
+    others = [v for v in grained.generator.variables if "noise_strength" not in v.path]
+    assert [v.shape for v in strengths] == [block.conv.kernel.shape[-1:]
+                                            for block in plain.generator.up]
+    for value, given in zip(plain.generator.variables, others, strict=True):
+        given.assign(value)
+    latents, embeddings = plain.draw_latents([0, 1], 4), tf.random.normal([4, 8], seed=1)
+    without = plain.generate(latents, embeddings)["images"]
+    np.testing.assert_array_equal(grained.generate(latents, embeddings)["images"], without)
+    for strength in strengths:
+        strength.assign(tf.ones_like(strength))
+        assert np.abs(grained.generate(latents, embeddings)["images"] - without).max() > 1e-4
+        strength.assign(tf.zeros_like(strength))
 
 
 def _head(channels, width):  # text layer, 1x1 joint with batch norm, 4x4 logit

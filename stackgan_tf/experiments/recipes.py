@@ -70,6 +70,7 @@ def parts(base: dict, stage: int) -> dict[str, tuple[dict, dict]]:
         del made["minibatch std"]
     if stage == 2:
         made["add to sketch"] = {"add_to_sketch": True}
+        made["noise injection"] = {"noise_injection": True}
     without = {name: {field: getattr(paper, field) for field in options}
                for name, options in made.items()}
     without["R1"] = {"r1_weight": 0.0}
