@@ -16,7 +16,7 @@ Each row of the table has the same time: before all, the steps of all variants a
 and each training gets the number of steps that fill its --minutes, whatever else the machine does
 later (--steps: the same number instead). --variants=paper,preset,modern trains only these.
 Everything lies in checkpoints/recipes, as of `ablation`; the same command goes on where it was
-stopped or killed. With the defaults that is 3.75 hours of training steps for each seed, besides
+stopped or killed. With the defaults that is four hours of training steps for each seed, besides
 starts, scores and the text encoder.
 """
 
@@ -62,6 +62,7 @@ def parts(base: dict, stage: int) -> dict[str, tuple[dict, dict]]:
         "projection": {"text_in_discriminator": "projection"},
         "conditional norm": {"condition_blocks": True},
         "bilinear": {"upsampling": "bilinear"},
+        "noise injection": {"noise_injection": True},
         "TTUR": {name: modern[name] for name in (
             "learning_rate", "discriminator_learning_rate", "adam_beta1", "adam_beta2")},
         "EMA": {"ema_decay": preset.ema_decay or modern["ema_decay"]},
@@ -70,7 +71,6 @@ def parts(base: dict, stage: int) -> dict[str, tuple[dict, dict]]:
         del made["minibatch std"]
     if stage == 2:
         made["add to sketch"] = {"add_to_sketch": True}
-        made["noise injection"] = {"noise_injection": True}
     without = {name: {field: getattr(paper, field) for field in options}
                for name, options in made.items()}
     without["R1"] = {"r1_weight": 0.0}
