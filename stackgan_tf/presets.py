@@ -70,7 +70,7 @@ PRESETS = {
         2: {"generator_width": 32, "discriminator_width": 12, "batch_size": 8,
             "residual_blocks": 2, "image_size": 256, "train_steps": 4000,
             "learning_rate_decay_steps": 2300, "r1_weight": 0.5,
-            "noise_injection": True,
+            "noise_injection": True,  # else it engraves where grounds are rough, docs/results.md
             # Redrawn freely, 0.027 of the shapes that the sketches had right were lost again.
             "sketch_weight": 20.0},
     },
