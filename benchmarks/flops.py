@@ -4,8 +4,8 @@ Counted is the plain algorithm: a 3x3 convolution behind every doubling, whateve
 A multiply-add is two operations. Only matrix products and convolutions count; normalization,
 activations, losses, Adam and the moving average are left out. All figures are of one picture.
 
-`config` is a stackgan_tf Config with text and the paper's blocks: no `condition_blocks`, and no
-R1 penalty, which would differentiate the discriminator twice.
+`config` is a stackgan_tf Config with text and the paper's blocks: no `condition_blocks`, no
+`noise_injection`, and no R1 penalty, which would differentiate the discriminator twice.
 """
 
 from typing import NamedTuple

@@ -269,22 +269,24 @@ def smooth(x):
 def grain(noise, side):
     """A random map for each picture, a function of its noise alone: (B, side, side, 1).
 
-    One fixed map of standard normal numbers, turned around by as much as two numbers of the noise
-    say. Drawn anew for each picture it would be a second kind of latents.
+    One fixed map of standard normal numbers, shifted cyclically by as much as two numbers of the
+    noise say. Drawn anew for each picture it would be a second kind of latents.
 
     Args:
-        noise: float (B, noise_dim), standard normal.
+        noise: float32 (B, noise_dim), standard normal; in 16 bits shifts would be others.
     """
     fixed = np.random.default_rng(side).standard_normal((side, side))
-    uniform = (1.0 + tf.math.erf(noise[:, :2] / 2.0**0.5)) / 2.0
-    shift = tf.cast(uniform * side, tf.int32)[..., None]
-    places = (tf.range(side) + shift) % side  # (B, 1 or 2, side)
+    uniform = 0.5 + 0.5 * tf.math.erf(noise[:, :2] * 0.5**0.5)
+    shift = tf.floor(uniform * side)[..., None]
+    # in floats, which are exact here: a GPU leaves the integers' arithmetic to the CPU
+    places = tf.cast((tf.range(side, dtype=noise.dtype) + shift) % side, tf.int32)
     rows = tf.gather(tf.constant(fixed, noise.dtype), places[:, 0])
     return tf.gather(rows, places[:, -1], axis=2, batch_dims=1)[..., None]
 
 
 class Upsample(keras.layers.Layer):
-    """Nearest x2, 3x3 convolution, batch norm, ReLU: (B, H, W, C) -> (B, 2H, 2W, filters).
+    """Nearest x2, 3x3 convolution, batch norm, grain if any, ReLU: (B, H, W, C) ->
+    (B, 2H, 2W, filters).
 
     Args:
         bilinear: smooths after the convolution, which makes it bilinear x2. From nearest x2 alone
@@ -293,18 +295,19 @@ class Upsample(keras.layers.Layer):
         conditional: scales and shifts every channel by what a layer reads in the condition
             (conditional batch norm, de Vries et al. 2017, arXiv:1707.00683), so that the caption
             reaches each resolution directly.
-        noise_injection: adds `grain` to every channel, as strong as each learns it to be ("noise
-            inputs" in StyleGAN, Sec. 3.2): texture that no caption says and no weights can draw.
+        noise_injection: adds `grain` to every channel, as strong as each learns it to be: texture
+            that no caption says and no weights can draw. After StyleGAN's "noise inputs", Sec.
+            3.2, which are other maps in each layer.
 
     Call arguments:
         x: float (B, H, W, C).
         condition: float (B, condition_dim), if conditional.
-        noise: float (B, noise_dim), if noise_injection.
+        noise: float32 (B, noise_dim), if noise_injection.
     """
 
     def __init__(self, filters, conditional=False, bilinear=False, noise_injection=False,
                  name=None):
-        super().__init__(name=name)
+        super().__init__(name=name, autocast=False)  # the noise stays float32, see `grain`
         self.bilinear = bilinear
         self.noise_strength = None
         if noise_injection:

@@ -81,7 +81,7 @@ class Config:
     relu_condition: bool = False  # ReLU, not leaky, gives mean and log sigma (PyTorch code)
     condition_blocks: bool = False  # each up-sampling block reads c (conditional batch norm)
     upsampling: str = "nearest"  # of the generator's maps: nearest (the paper) or bilinear
-    noise_injection: bool = False  # up-sampling blocks add grain (StyleGAN's noise inputs)
+    noise_injection: bool = False  # up-sampling blocks add grain, after StyleGAN's noise inputs
     add_to_sketch: bool = False  # Stage-II adds to the enlarged sketch, instead of redrawing it
     text_once: bool = False  # Stage-II's generator does not read the caption again (ablation)
     unconditional_head: bool = False  # Stage-II's discriminator also judges without the caption

@@ -23,7 +23,8 @@ CASES = {
     "stage 1, modern": (1, {"recipe": "modern", "discriminator_norm": "spectral",
                             "minibatch_std": 2}),
     "stage 2": (2, {"unconditional_head": True, "image_size": 64}),
-    "stage 2, bfloat16": (2, {"precision": "mixed_bfloat16", "image_size": 64}),
+    "stage 2, bfloat16": (2, {"precision": "mixed_bfloat16", "image_size": 64,
+                              "noise_injection": True}),
 }
 
 
