@@ -1,4 +1,5 @@
-"""The two forms that a layer can run in, layer by layer: sets the rules at the top of blocks.py.
+"""The two forms that a layer can run in, layer by layer: sets the rules at the top of
+blocks.py and upsampling.py.
 
     python -m benchmarks.layer_forms
 
@@ -6,7 +7,7 @@ Prints milliseconds, forward and forward with both gradients, measured in turn; 
 rounds counts. Layers are those of the paper's Stage-I and Stage-II:
 
   up        the enlarged map with a 3x3 convolution ("plain"), and one transposed 4x4 convolution
-            ("fast"); blocks.FUSED_FROM is the side from which the second is taken
+            ("fast"); upsampling.FUSED_FROM is the side from which the second is taken
             (FUSED_FROM_16_BITS, found on a CPU with AMX)
   down      a convolution ("plain"), and the product of its patches with the kernel ("fast");
             blocks.PRODUCT_CHANNELS and PRODUCT_SIDE
@@ -21,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow as tf  # noqa: E402
 from absl import app, flags  # noqa: E402
 
-from stackgan_tf import blocks  # noqa: E402
+from stackgan_tf import blocks, upsampling  # noqa: E402
 
 flags.DEFINE_integer("batch_size", 4, "pictures", lower_bound=1)
 flags.DEFINE_integer("rounds", 7, "measurements of each form", lower_bound=1)
@@ -37,7 +38,7 @@ DOWN = ((8, 256, 512, 4, 2), (16, 512, 1024, 4, 2), (8, 1024, 2048, 4, 2), (4, 2
 def forms(inner, outer, kernel=None, stride=None):
     """{name: form(x, kernel)} and the kernel's shape."""
     if kernel is None:
-        layer = blocks.UpsampleConv(outer)
+        layer = upsampling.UpsampleConv(outer)
         layer.build((None, None, None, inner))
         return {"plain": layer.plain, "fast": layer.fused}, (3, 3, inner, outer)
     return {"plain": lambda x, k: tf.nn.conv2d(x, k, stride, "SAME"),

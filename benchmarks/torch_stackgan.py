@@ -2,8 +2,7 @@
 
 Same networks, losses, optimizer and moving average, so that a training step does the same
 arithmetic. Pictures are (B, 3, H, W) in [-1, 1]. `config` is a stackgan_tf Config with text and
-the paper's blocks: batch norm, no R1 penalty, no `condition_blocks`, no
-`noise_injection`.
+the paper's blocks: batch norm, no R1 penalty, no `condition_blocks` or `noise_injection`.
 """
 
 from collections import OrderedDict

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from stackgan_tf import blocks
+from stackgan_tf import blocks, upsampling
 from stackgan_tf.conditioning_augmentation import ConditioningAugmentation
 from stackgan_tf.discriminator_blocks import DiscriminatorTrunk, MatchingHead
 
@@ -19,7 +19,7 @@ class Stage1Generator(keras.Model):
         condition_blocks: every up-sampling block reads c too, not the first layer alone.
         relu_condition, log_sigma: of the conditioning augmentation.
         bilinear: the blocks double maps bilinearly, not by nearest neighbours as the paper's.
-        noise_injection: of blocks.Upsample.
+        noise_injection: of upsampling.Upsample.
 
     Call argument: a dict of
         noise: float (B, noise_dim), standard normal.
@@ -45,7 +45,7 @@ class Stage1Generator(keras.Model):
         self.fc_norm = blocks.BatchNorm(name="fc_norm")
         doublings = image_size.bit_length() - 3
         conditional = condition_blocks and condition_dim > 0
-        self.up = [blocks.Upsample(8 * width // 2**(i + 1), conditional, bilinear,
+        self.up = [upsampling.Upsample(8 * width // 2**(i + 1), conditional, bilinear,
                                    noise_injection, name=f"up_{i}") for i in range(doublings)]
         self.to_rgb = keras.layers.Conv2D(3, 3, padding="same", use_bias=False, name="to_rgb",
                                           kernel_initializer=blocks.normal_init(),

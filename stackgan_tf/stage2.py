@@ -6,7 +6,7 @@ StackGAN (arXiv:1612.03242), Sec. 3.4.
 import keras
 import tensorflow as tf
 
-from stackgan_tf import blocks
+from stackgan_tf import blocks, upsampling
 from stackgan_tf.conditioning_augmentation import ConditioningAugmentation
 from stackgan_tf.discriminator_blocks import DiscriminatorTrunk, MatchingHead
 
@@ -61,7 +61,7 @@ class Stage2Generator(keras.Model):
                          for i in range(residual_blocks)]
         doublings = (image_size // self.side).bit_length() - 1
         conditional = condition_blocks and condition_dim > 0
-        self.up = [blocks.Upsample(max(inner // 2**(i + 1), 1), conditional, bilinear,
+        self.up = [upsampling.Upsample(max(inner // 2**(i + 1), 1), conditional, bilinear,
                                    noise_injection, name=f"up_{i}") for i in range(doublings)]
         self.to_rgb = keras.layers.Conv2D(3, 3, padding="same", use_bias=False, name="to_rgb",
                                           kernel_initializer=blocks.normal_init(),
@@ -84,7 +84,7 @@ class Stage2Generator(keras.Model):
         x = self.to_rgb(x)
         if self.add_to_sketch:
             # 0.9: where tanh is nearly flat, what is added would hardly be seen, or learnt
-            sketch = blocks.enlarge(tf.atanh(0.9 * inputs["stage1_images"]), self.image_size)
+            sketch = upsampling.enlarge(tf.atanh(0.9 * inputs["stage1_images"]), self.image_size)
             x = sketch + tf.ensure_shape(x, x.shape)  # not fused, see blocks.Residual
         return {"images": tf.tanh(x), **statistics}
 

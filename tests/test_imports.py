@@ -11,7 +11,7 @@ LEVELS = [
     ["config", "blocks", "losses", "images", "picture_files", "latents", "progress",
      "flower_drawing", "parallel", "restricted_pickle", "manifest", "adam", "logs",
      "watchdog", "bootstrap", "feature_sets", "knobs", "augment", "characters"],
-    ["conditioning_augmentation", "discriminator_blocks", "pipeline", "datasets.*",
+    ["conditioning_augmentation", "discriminator_blocks", "upsampling", "pipeline", "datasets.*",
      "text_encoders.*", "metrics.*", "pytorch_file", "strips", "what_to_draw", "devices",
      "dashboards", "projector", "served_generator", "distribution"],
     ["stage1", "stage2", "stackgan", "attribute_classifier", "data_report",

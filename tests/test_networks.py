@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stackgan_tf import blocks, build, devices, saved_parts, stage1, stage2
+from stackgan_tf import build, devices, saved_parts, stage1, stage2, upsampling
 from stackgan_tf.conditioning_augmentation import ConditioningAugmentation
 
 
@@ -64,9 +64,9 @@ def test_blocks_that_read_the_condition():
 def test_bilinear_doubling_is_tensorflows():
     """Doubling, a convolution and `smooth` are tf.image.resize's bilinear doubling and then the
     convolution: away from the border, where one repeats before the convolution and one after."""
-    layer = blocks.UpsampleConv(5)
+    layer = upsampling.UpsampleConv(5)
     x = tf.random.stateless_normal([2, 8, 8, 3], [1, 2])
-    y = blocks.smooth(layer(x))
+    y = upsampling.smooth(layer(x))
     enlarged = tf.image.resize(x, [16, 16], "bilinear")
     expected = tf.nn.conv2d(enlarged, layer.kernel.value, 1, "SAME")
     np.testing.assert_allclose(y[:, 2:-2, 2:-2], expected[:, 2:-2, 2:-2], rtol=1e-4, atol=1e-6)
@@ -75,9 +75,9 @@ def test_bilinear_doubling_is_tensorflows():
 def test_smoothing_takes_alternation_away_and_nothing_from_flat_maps():
     """(1 2 1) / 4 lets cos(w x) through by (1 + cos w) / 2: 1 at w = 0, 0 at w = pi."""
     flat = np.full([1, 6, 6, 2], [3.0, -1.0], np.float32)
-    np.testing.assert_allclose(blocks.smooth(tf.constant(flat)), flat, rtol=1e-6)
+    np.testing.assert_allclose(upsampling.smooth(tf.constant(flat)), flat, rtol=1e-6)
     columns = np.float32(np.tile([1.0, -1.0], 3)[None, None, :, None])
-    smoothed = blocks.smooth(tf.constant(flat * columns)).numpy()
+    smoothed = upsampling.smooth(tf.constant(flat * columns)).numpy()
     np.testing.assert_allclose(smoothed[:, :, 1:-1], 0, atol=1e-6)
 
 
@@ -89,17 +89,17 @@ def test_upsampling_reaches_every_block(tiny, stage1_path, stage, upsampling):
     assert {layer.bilinear for layer in generator.up} == {upsampling == "bilinear"}
 
 
-def test_grain_is_one_map_turned_around_by_the_noise():
+def test_grain_is_one_map_shifted_by_the_noise():
     """As far as the normal distribution says: 0 by half a side, +-3 by next to nothing."""
     noise = np.float32([[0.0, 0.0, 5.0], [-3.0, 3.0, 0.0], [0.7, -0.3, 1.0]])
-    maps = blocks.grain(tf.constant(noise), 16).numpy()[..., 0]
+    maps = upsampling.grain(tf.constant(noise), 16).numpy()[..., 0]
     cdf = np.vectorize(statistics.NormalDist().cdf)
     for drawn, shift in zip(maps, np.floor(16 * cdf(noise[:, :2])).astype(int), strict=True):
         fixed = np.roll(drawn, shift, (0, 1))
         np.testing.assert_array_equal(fixed, np.roll(maps[0], (8, 8), (0, 1)))
     assert not np.array_equal(maps[0], maps[2])
     np.testing.assert_allclose([maps[0].mean(), maps[0].std()], [0, 1], atol=0.2)
-    one, other = blocks.grain(tf.constant([[0.0], [1.0]]), 16)  # --noise_dim=1
+    one, other = upsampling.grain(tf.constant([[0.0], [1.0]]), 16)  # --noise_dim=1
     assert not np.array_equal(one, other)
 
 
@@ -206,7 +206,7 @@ def test_weights_follow_from_the_seed(tiny):
 
 def test_upsampling_forms_agree():
     """One transposed convolution against doubling and a 3x3 convolution: values, gradients."""
-    layer = blocks.UpsampleConv(5)
+    layer = upsampling.UpsampleConv(5)
     x = tf.random.stateless_normal([2, 6, 6, 3], [1, 2])
     layer(x)
     kernel = layer.kernel.value
@@ -228,7 +228,7 @@ def test_upsampling_forms_agree():
 
 def test_enlarging_is_bilinear():
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32")
-    np.testing.assert_allclose(blocks.enlarge(tf.constant(x), 32),
+    np.testing.assert_allclose(upsampling.enlarge(tf.constant(x), 32),
                                tf.image.resize(x, (32, 32), "bilinear"), atol=1e-6)
 
 
