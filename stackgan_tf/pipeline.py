@@ -296,7 +296,15 @@ class Batches:
                     for value, (name, (shape, _)) in zip(values, spec.items(), strict=True)}
 
         steps = tf.data.Dataset.range(start, stop)
-        return steps.map(make, num_parallel_calls=2, deterministic=True).prefetch(4)
+        return untuned(steps.map(make, num_parallel_calls=2, deterministic=True).prefetch(4))
+
+
+def untuned(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """The same, without tf.data's search for the best parallelism: the thread that searches sleeps
+    for up to a minute at a time, and the end of a long training waited for it."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)
 
 
 def _generator(seed, purpose, number):

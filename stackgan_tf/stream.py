@@ -165,9 +165,9 @@ class Stream:
         # One block is made while the one before it is used: two are in memory.
         blocks = tf.data.Dataset.range(first, last + 1).flat_map(self._read).map(
             block, num_parallel_calls=1, deterministic=True)
-        rows = blocks.unbatch().map(self._decode, tf.data.AUTOTUNE, deterministic=True)
-        return rows.batch(self.batch_size // self.workers, drop_remainder=True).prefetch(
-            tf.data.AUTOTUNE)
+        rows = blocks.unbatch().map(self._decode, os.cpu_count(), deterministic=True)
+        batches = rows.batch(self.batch_size // self.workers, drop_remainder=True)
+        return pipeline.untuned(batches.prefetch(4))
 
     def _read(self, number):
         """The serialized records of a block as one element: number, string (n,)."""
@@ -335,5 +335,5 @@ def as_dataset(batches: Iterator[dict]) -> tf.data.Dataset:
     """What `Stream.dataset` gives, for a loop inside a tf.function."""
     first = {name: tf.convert_to_tensor(value) for name, value in next(batches).items()}
     spec = {name: tf.TensorSpec(value.shape, value.dtype) for name, value in first.items()}
-    return tf.data.Dataset.from_generator(lambda: itertools.chain([first], batches),
-                                          output_signature=spec).prefetch(2)
+    return pipeline.untuned(tf.data.Dataset.from_generator(
+        lambda: itertools.chain([first], batches), output_signature=spec).prefetch(2))

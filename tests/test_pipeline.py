@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stackgan_tf import build, latents, pipeline, run_folder
+from stackgan_tf import build, latents, pipeline, run_folder, stream
 from stackgan_tf.config import UserError
 
 
@@ -187,6 +187,15 @@ def test_dataset_gives_the_same_batches_as_tensors():
     for step, batch in enumerate(batches.dataset(3, 6), 3):
         np.testing.assert_array_equal(batch["embeddings"], batches(step)["embeddings"])
         np.testing.assert_array_equal(batch["real_images"], batches(step)["real_images"])
+
+
+def test_no_thread_that_sleeps_for_a_minute_searches_for_the_best_parallelism():
+    def numbers():
+        yield from ({"x": np.zeros(2)} for _ in range(3))
+
+    for batches in (make().dataset(0, 2), stream.as_dataset(numbers())):
+        assert not batches.options().autotune.enabled
+        assert not batches.map(lambda batch: batch).options().autotune.enabled  # as spread's
 
 
 def test_refusals():
