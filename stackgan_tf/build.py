@@ -74,6 +74,12 @@ def data_note(config: Config, batches: Batches | Stream) -> str:
     return batches.examples.note()
 
 
+def picture_keys(batches: Batches | Stream) -> np.ndarray:
+    """pipeline.Examples.keys of the training data; empty for streamed sets, which are not read as
+    a whole."""
+    return np.zeros(0, np.uint64) if isinstance(batches, Stream) else batches.examples.keys
+
+
 def load_examples(config: Config, split: str, most: int | None = None) -> Examples:
     """The pictures and captions of --dataset, `split` "train" or "test", at config.load_size;
     only the first `most` if given."""

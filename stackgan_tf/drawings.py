@@ -99,12 +99,14 @@ class Drawings(Split):
 
     Attributes:
         knobs: of the generator, fields of knobs.Knobs.
+        trained_on: how many of the real pictures the run has learnt from; None if not known.
     """
 
     def __init__(self, generator: Generator, checkpoint_dir: str, config: Config, split: str,
                  seed: int):
         super().__init__(config, split, seed, generator.text, generator.embeds)
         self.generator, self.knobs = generator, {}
+        self.trained_on = self._count_trained_on()
         digest = _digest(self.examples)
         self._real_folder = os.path.join(checkpoint_dir, "real_features",
                                          f"{_plain(config.dataset)}-{self.split}-{self.size}-{digest}")
@@ -112,6 +114,17 @@ class Drawings(Split):
         weights = hashlib.sha256(generator.fingerprint.encode()).hexdigest()[:12]
         remove_others(parent, weights)  # or each evaluation in the course of a training would stay
         self._fake_folder = os.path.join(parent, f"{weights}-{self.split}-{digest}-seed{seed}")
+
+    def _count_trained_on(self):
+        known = self.generator.trained_on()
+        if known is None:
+            return None
+        count = int(np.isin(self.examples.keys, known).sum())
+        if count and self.split == "test":
+            print(f"warning: {count:,} of the {len(self):,} pictures of the split test were "
+                  "trained on, before they were held out; scores of captions that are new to it "
+                  "need another --run, trained on the data as it is split now.", flush=True)
+        return count
 
     def turned(self, **knobs: float) -> "Drawings":
         """The same captions and noises, drawn with the knobs at these values."""

@@ -32,6 +32,8 @@ class Examples:
             where the data has none.
         offsets: int64 (N + 1,), where each picture's embeddings begin; None likewise.
         extra: {name: array (N, ...)} of whatever else the data set gives of fixed shape.
+        keys: sorted uint64 that tell the pictures from others in whatever split they are: of their
+            file names and captions; empty where the data names no files.
     """
 
     def __init__(self, elements: Iterable[dict], size: int):
@@ -70,6 +72,7 @@ class Examples:
         if rows:
             self._map_embeddings(dims, rows)
         self.extra = {name: np.array(values) for name, values in extra.items()}
+        self.keys = self._keys()
 
     def _map_embeddings(self, dims, rows):
         if len(dims) != 1 or len(rows) != len(self) or 0 in rows:
@@ -95,6 +98,12 @@ class Examples:
         digests[f"pixels at {self.images.shape[1]}"] = self._pixels
         return ", ".join([f"{len(self):,} pictures", *(
             f"{name} {digest.hexdigest()[:8]}" for name, digest in digests.items())])
+
+    def _keys(self):
+        lines = {json.dumps([text(name), captions]) for name, captions in zip(
+            self.extra.get("file_name", ()), self.captions)}
+        return np.array(sorted(int.from_bytes(hashlib.sha256(line.encode()).digest()[:8])
+                               for line in lines), np.uint64)
 
     def shuffle_captions(self, seed: int) -> None:
         """Gives each picture the captions, or embeddings, of another one: a control that has

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 
+import numpy as np
 import tensorflow as tf
 
 try:
@@ -32,6 +33,7 @@ class Part:
         self.logs = os.path.join(self.path, "logs")
         self.samples = os.path.join(self.path, "samples")
         self.metrics = os.path.join(self.path, "metrics.jsonl")
+        self.trained_on = os.path.join(self.path, "trained_on.txt")
 
     def is_exported(self) -> bool:
         return tf.io.gfile.exists(os.path.join(self.saved_model, "saved_model.pb"))
@@ -147,6 +149,25 @@ class Part:
         if now != before:
             self._write(now)
 
+    def add_pictures(self, keys: np.ndarray) -> None:
+        """Notes which pictures are trained on, beside those of before: uint64, as
+        pipeline.Examples.keys. A part that was begun without such a list gets none."""
+        before = self.pictures() if self.is_begun() else np.zeros(0, np.uint64)
+        if len(keys) and before is not None:
+            lines = "".join(f"{key:016x}\n" for key in np.union1d(before, keys).tolist())
+            self._write_whole(self.trained_on, lines)
+
+    def pictures(self) -> np.ndarray | None:
+        """The pictures trained on so far, sorted; None where they are not known."""
+        if not tf.io.gfile.exists(self.trained_on):
+            return None
+        try:
+            with tf.io.gfile.GFile(self.trained_on) as file:
+                return np.array([int(line, 16) for line in file.read().split()], np.uint64)
+        except (ValueError, OverflowError, tf.errors.OpError) as error:
+            raise UserError(f"{self.trained_on} is damaged ({reason(error)}); restore it, or "
+                            "remove it: then scores do not say what was trained on.") from error
+
     def _take(self):
         """Keeps a second process from training the same part at the same time."""
         if "://" not in self.path:
@@ -175,8 +196,11 @@ class Part:
                             "--checkpoint_dir.") from error
 
     def _write(self, settings):
+        self._write_whole(self.settings, json.dumps(settings, indent=2) + "\n")
+
+    def _write_whole(self, path, text):
         try:
-            disk.write_whole(self.settings, (json.dumps(settings, indent=2) + "\n").encode())
+            disk.write_whole(path, text.encode())
         except disk.ERRORS as error:
             raise UserError(f"cannot write in {self.path}: {reason(error)}; choose another "
                             "--checkpoint_dir or make room.") from error

@@ -207,7 +207,7 @@ class Scores:
             "metric": metric, "stage": drawings.generator.stage,
             "step": drawings.generator.step,
             "count": self.count, "real_count": len(drawings), "seed": self.seed, **values,
-            "split": drawings.split, "size": drawings.size,
+            "split": drawings.split, "trained_on": drawings.trained_on, "size": drawings.size,
             "crop_margin": drawings.crop_margin, "protocol": protocol, **more,
             "seconds": round(time.monotonic() - self._begin, 1),
             "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

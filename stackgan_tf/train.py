@@ -88,6 +88,7 @@ def train(given, cluster) -> int:
             text.check(config, TEXT_FIELDS, data)
             text.note_data(config, data)
         part.open(config, data=data)
+        part.add_pictures(build.picture_keys(batches))
         if not (code := below.prepare_text_encoder(config, text, data)) and source:
             below.keep_stage1(source, part)
     if code := cluster.of_chief(code if cluster.is_chief else 0):

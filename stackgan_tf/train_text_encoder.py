@@ -188,6 +188,7 @@ def train(settings: Config) -> int:
         return 0
     data = _load(dataclasses.replace(settings, stage=1, image_size=IMAGE_SIZE))
     part.open(settings, RELEVANT, build.data_note(settings, data.batches))
+    part.add_pictures(build.picture_keys(data.batches))
     settings = dataclasses.replace(settings, stage=1, image_size=IMAGE_SIZE)
     trainer = Trainer(settings)
     checkpoints = checkpoint.Checkpoints(part.checkpoints, trainer.parts, settings.keep_checkpoints)

@@ -42,6 +42,16 @@ def test_interval_of_a_share_stays_between_0_and_1():
     assert made["x"] == pytest.approx(0.9) and made["x/high"] == 1.0 and 0 < made["x/low"] < 0.9
 
 
+def test_a_share_of_all_is_not_certain():
+    """Wilson's interval of 10 of 10 begins at 0.7225 (statsmodels, proportion_confint)."""
+    all_right = bootstrap.mean("x", np.ones(10), low=0.0, high=1.0)
+    assert all_right["x/low"] == pytest.approx(0.72247, abs=1e-4) and all_right["x/high"] == 1.0
+    none = bootstrap.mean("x", np.zeros(10), low=0.0, high=1.0)
+    assert none["x/low"] == 0.0 and none["x/high"] == pytest.approx(0.27753, abs=1e-4)
+    distance = bootstrap.mean("x", np.zeros(10), low=0.0)  # no share
+    assert distance["x/low"] == distance["x/high"] == 0.0
+
+
 @pytest.mark.parametrize("metric, name", [(kid, "kid"), (frechet_distance, "frechet_distance")])
 def test_interval_is_as_wide_as_the_values_scatter(metric, name):
     real = normal(300, 4, seed=99)

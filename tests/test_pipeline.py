@@ -35,6 +35,21 @@ def test_examples_keep_everything():
     assert examples.extra["extra/a"].tolist() == list(range(300))
 
 
+def test_a_picture_keeps_its_key_in_another_split_and_under_others_captions():
+    def rows(places):
+        return [{"image": np.zeros((20, 20, 3), np.uint8), "file_name": f"{i}.png",
+                 "captions": [b"one", f"c{i}".encode()]} for i in places]
+
+    every = pipeline.Examples(rows(range(10)), 19)
+    keys = every.keys.tolist()
+    assert len(set(keys)) == 10 and keys == sorted(keys)
+    held_out = pipeline.Examples(rows([7, 3]), 8).keys
+    assert held_out.dtype == np.uint64 and len(held_out) == 2 and {*held_out.tolist()} < {*keys}
+    every.shuffle_captions(0)
+    assert every.keys.tolist() == keys
+    assert len(pipeline.Examples(elements(5), 19).keys) == 0  # no file names
+
+
 def test_a_note_tells_data_of_as_many_pictures_apart():
     """Without captions and classes too, by what is in the pictures, their names and embeddings."""
     def note(change=None, size=19):

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -112,6 +113,22 @@ def test_leftovers_that_are_another_user_s_stop_nobody(tiny, tmp_path, monkeypat
     monkeypatch.setattr(tf.io.gfile, "rmtree", refuse)
     part.open(tiny())
     assert os.path.exists(part.settings)
+
+
+def test_the_pictures_trained_on_add_up(tmp_path):
+    part = Part(str(tmp_path), "run", "stage1")
+    assert part.pictures() is None
+    part.add_pictures(np.zeros(0, np.uint64))  # of data without names nothing is known
+    assert part.pictures() is None
+    part.add_pictures(np.array([1, 2**64 - 1], np.uint64))
+    part.add_pictures(np.array([3, 5], np.uint64))  # nothing was learnt of the first
+    assert part.pictures().tolist() == [3, 5]
+    os.makedirs(os.path.join(part.checkpoints, "step-00000003"))
+    part.add_pictures(np.array([5, 2**64 - 1], np.uint64))
+    assert part.pictures().tolist() == [3, 5, 2**64 - 1]
+    os.remove(part.trained_on)  # begun by an older version, which kept none
+    part.add_pictures(np.array([5], np.uint64))
+    assert part.pictures() is None
 
 
 def test_the_settings_of_an_older_version_are_a_config(tiny, tmp_path):

@@ -58,6 +58,7 @@ def intervals(predicted: np.ndarray, true: np.ndarray, mentions: np.ndarray,
     for i, name in enumerate((*names, "mean")):
         if f"accuracy/{name}" in values:
             drawn = np.nanmean(accuracy, 1) if name == "mean" else accuracy[:, i]
+            rows = len(right) if name == "mean" else int(values[f"count/{name}"])
             result |= bootstrap.interval(f"accuracy/{name}", values[f"accuracy/{name}"],
-                                         drawn[np.isfinite(drawn)], 0.0, 1.0)
+                                         drawn[np.isfinite(drawn)], 0.0, 1.0, rows)
     return {name: value for name, value in result.items() if name.count("/") == 2}
