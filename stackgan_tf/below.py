@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from stackgan_tf import build, checkpoint, processes, saved_parts
 from stackgan_tf.config import TEXT_FIELDS, Config, UserError, to_flags
-from stackgan_tf.run_folder import Part
+from stackgan_tf.run_folder import Part, read_trained_on
 
 
 def find_stage1(config: Config, part: Part) -> str | None:
@@ -86,6 +86,11 @@ def keep_stage1(source: str, part: Part) -> None:
     """Copies Stage-I into the Stage-II part: training Stage-I on must not move it under us."""
     if source != kept_stage1(part):
         checkpoint.copy_directory(source, kept_stage1(part))
+        part.write_trained_on(_trained_on_beside(source))
+
+
+def _trained_on_beside(saved_model):
+    return read_trained_on(os.path.dirname(saved_model.rstrip("/")))
 
 
 def needs_text_encoder(config: Config, text: Part) -> bool:
@@ -116,6 +121,7 @@ def prepare_text_encoder(config: Config, text: Part, data: str | None = None) ->
         if tf.io.gfile.exists(images):
             checkpoint.copy_directory(images, text.image_encoder)
         checkpoint.copy_directory(config.text_encoder, text.saved_model)
+        text.write_trained_on(_trained_on_beside(config.text_encoder))
         return 0
     print("this run has no text encoder yet: training it first", flush=True)
     # A process of its own gives its memory back; its flags are this run's.

@@ -1,4 +1,5 @@
-"""Confidence intervals by the bootstrap: Efron 1979, Annals of Statistics 7(1).
+"""Confidence intervals: of shares Wilson's, else by the bootstrap, Efron 1979, Annals of
+Statistics 7(1).
 
 A resample draws as many rows as there are, with replacement; how often it has each row is all
 that a statistic needs. The interval is the value plus and minus 1.96 standard deviations of the
@@ -19,25 +20,30 @@ def counts(rows: int, replicates: int = REPLICATES, seed: int = 0) -> np.ndarray
     return np.stack(list(drawn))
 
 
-def interval(name: str, value: float, replicates, low=-np.inf, high=np.inf, rows: int = 0
-             ) -> dict[str, float]:
+def interval(name: str, value: float, replicates, low=-np.inf, high=np.inf) -> dict[str, float]:
     """{name, name/low, name/high}: a value and its 95 % interval, cut off at `low` and `high`.
 
     Args:
         replicates: the values of the resamples, float (B,).
-        rows: of a share, from 0 to 1, how many rows it is of. Where all are 0, or all 1, no
-            resample differs, which says nothing of how sure that is: the interval is then that of
-            Wilson 1927, Journal of the American Statistical Association 22(158).
     """
     reach = 1.96 * float(np.std(replicates, ddof=1))
-    if rows and value in (0, 1):
-        reach = 1.96**2 / (rows + 1.96**2)
     return {name: float(value), f"{name}/low": max(low, float(value) - reach),
             f"{name}/high": min(high, float(value) + reach)}
 
 
 def mean(name: str, values, seed: int = 0, low=-np.inf, high=np.inf) -> dict[str, float]:
-    """`interval` of the mean of one number a row, float (N,); from 0 to 1 it is a share."""
+    """`interval` of the mean of one number a row, float (N,)."""
     values = np.asarray(values, np.float64)
     return interval(name, values.mean(), counts(len(values), seed=seed) @ values / len(values),
-                    low, high, len(values) if (low, high) == (0, 1) else 0)
+                    low, high)
+
+
+def share(name: str, rows) -> dict[str, float]:
+    """The same of the share of rows that are 1, each from 0 to 1, float (N,), without resamples:
+    where all rows are 1 they are all alike, as if that were certain. Wilson 1927, Journal of the
+    American Statistical Association 22(158)."""
+    rows = np.asarray(rows, np.float64)
+    value, z = rows.mean(), 1.96**2 / len(rows)
+    middle, reach = value + z / 2, np.sqrt(z * value * (1.0 - value) + z**2 / 4)
+    return {name: float(value), f"{name}/low": float((middle - reach) / (1.0 + z)),
+            f"{name}/high": float((middle + reach) / (1.0 + z))}

@@ -74,10 +74,10 @@ def data_note(config: Config, batches: Batches | Stream) -> str:
     return batches.examples.note()
 
 
-def picture_keys(batches: Batches | Stream) -> np.ndarray:
-    """pipeline.Examples.keys of the training data; empty for streamed sets, which are not read as
-    a whole."""
-    return np.zeros(0, np.uint64) if isinstance(batches, Stream) else batches.examples.keys
+def picture_keys(batches: Batches | Stream) -> np.ndarray | None:
+    """pipeline.Examples.keys of the training data; None for streamed sets, which are not read as a
+    whole."""
+    return None if isinstance(batches, Stream) else batches.examples.keys
 
 
 def load_examples(config: Config, split: str, most: int | None = None) -> Examples:

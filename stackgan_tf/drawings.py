@@ -99,7 +99,8 @@ class Drawings(Split):
 
     Attributes:
         knobs: of the generator, fields of knobs.Knobs.
-        trained_on: how many of the real pictures the run has learnt from; None if not known.
+        trained_on: how many of the real pictures the run has learnt from, by their names and
+            captions; None if not known.
     """
 
     def __init__(self, generator: Generator, checkpoint_dir: str, config: Config, split: str,
@@ -116,14 +117,14 @@ class Drawings(Split):
         self._fake_folder = os.path.join(parent, f"{weights}-{self.split}-{digest}-seed{seed}")
 
     def _count_trained_on(self):
-        known = self.generator.trained_on()
-        if known is None:
+        known = self.generator.part.read_trained_on()
+        if known is None or self.examples.keys is None:
             return None
         count = int(np.isin(self.examples.keys, known).sum())
         if count and self.split == "test":
-            print(f"warning: {count:,} of the {len(self):,} pictures of the split test were "
-                  "trained on, before they were held out; scores of captions that are new to it "
-                  "need another --run, trained on the data as it is split now.", flush=True)
+            print(f"warning: {count:,} of the {len(self):,} pictures of the split test have names "
+                  "and captions that the run was trained on; for scores of new captions train "
+                  "another --run on the data as it is split now.", flush=True)
         return count
 
     def turned(self, **knobs: float) -> "Drawings":

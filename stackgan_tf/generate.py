@@ -42,7 +42,7 @@ class Generator:
 
     def __init__(self, checkpoint_dir: str, run: str, stage: int | None = None):
         find_run(checkpoint_dir, run)
-        self.run, self._checkpoint_dir = run, checkpoint_dir
+        self.run = run
         parts = {number: Part(checkpoint_dir, run, f"stage{number}") for number in (1, 2)}
         exported = [number for number, part in parts.items() if part.is_exported()]
         wanted = stage or max(exported, default=1)
@@ -99,16 +99,6 @@ class Generator:
                             "pictures that it was trained on are not known.")
         return dataclasses.replace(config, **{name: place for name, place in places.items()
                                               if place})
-
-    def trained_on(self) -> np.ndarray | None:
-        """The pictures that the run has learnt from, as pipeline.Examples.keys; None where this is
-        not known, as of a streamed or an older run."""
-        parts = [self.part, Part(self._checkpoint_dir, self.run, "stage1"),
-                 *[self._text_part] * self.embeds]
-        known = [part.pictures() for part in parts]
-        if known[0] is None:
-            return None
-        return np.unique(np.concatenate([keys for keys in known if keys is not None]))
 
     @property
     def embedding_dim(self) -> int:

@@ -32,8 +32,8 @@ class Examples:
             where the data has none.
         offsets: int64 (N + 1,), where each picture's embeddings begin; None likewise.
         extra: {name: array (N, ...)} of whatever else the data set gives of fixed shape.
-        keys: sorted uint64 that tell the pictures from others in whatever split they are: of their
-            file names and captions; empty where the data names no files.
+        keys: uint64 (N,) by which a picture is known in another split or folder: of its file's name
+            and its captions; None where the data does not give both.
     """
 
     def __init__(self, elements: Iterable[dict], size: int):
@@ -72,7 +72,7 @@ class Examples:
         if rows:
             self._map_embeddings(dims, rows)
         self.extra = {name: np.array(values) for name, values in extra.items()}
-        self.keys = self._keys()
+        self.keys = self._keys(self.extra.get("file_name", ()))
 
     def _map_embeddings(self, dims, rows):
         if len(dims) != 1 or len(rows) != len(self) or 0 in rows:
@@ -99,11 +99,13 @@ class Examples:
         return ", ".join([f"{len(self):,} pictures", *(
             f"{name} {digest.hexdigest()[:8]}" for name, digest in digests.items())])
 
-    def _keys(self):
-        lines = {json.dumps([text(name), captions]) for name, captions in zip(
-            self.extra.get("file_name", ()), self.captions)}
-        return np.array(sorted(int.from_bytes(hashlib.sha256(line.encode()).digest()[:8])
-                               for line in lines), np.uint64)
+    def _keys(self, names):
+        if len(names) != len(self) or not all(self.captions):
+            return None
+        rows = ([text(name).rsplit("/", 1)[-1], captions]
+                for name, captions in zip(names, self.captions, strict=True))
+        return np.array([int.from_bytes(hashlib.sha256(json.dumps(row).encode()).digest()[:8])
+                         for row in rows], np.uint64)
 
     def shuffle_captions(self, seed: int) -> None:
         """Gives each picture the captions, or embeddings, of another one: a control that has
@@ -309,8 +311,8 @@ class Batches:
 
 
 def untuned(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """The same, without tf.data's search for the best parallelism: the thread that searches sleeps
-    for up to a minute at a time, and the end of a long training waited for it."""
+    """The same, without tf.data's search for the best parallelism: its thread sleeps for up to a
+    minute at a time, and an iterator's end now and then waits for that."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)

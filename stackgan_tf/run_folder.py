@@ -18,6 +18,7 @@ from stackgan_tf.config import CHECKPOINT, FREE, PLACES, REPLACED, Config, UserE
 from stackgan_tf.messages import reason
 
 PARTS = ("text_encoder", "stage1", "stage2")
+TRAINED_ON = "trained_on.txt"
 
 
 class Part:
@@ -33,7 +34,7 @@ class Part:
         self.logs = os.path.join(self.path, "logs")
         self.samples = os.path.join(self.path, "samples")
         self.metrics = os.path.join(self.path, "metrics.jsonl")
-        self.trained_on = os.path.join(self.path, "trained_on.txt")
+        self.trained_on = os.path.join(self.path, TRAINED_ON)
 
     def is_exported(self) -> bool:
         return tf.io.gfile.exists(os.path.join(self.saved_model, "saved_model.pb"))
@@ -149,24 +150,18 @@ class Part:
         if now != before:
             self._write(now)
 
-    def add_pictures(self, keys: np.ndarray) -> None:
-        """Notes which pictures are trained on, beside those of before: uint64, as
-        pipeline.Examples.keys. A part that was begun without such a list gets none."""
-        before = self.pictures() if self.is_begun() else np.zeros(0, np.uint64)
-        if len(keys) and before is not None:
-            lines = "".join(f"{key:016x}\n" for key in np.union1d(before, keys).tolist())
-            self._write_whole(self.trained_on, lines)
+    def write_trained_on(self, *lists: np.ndarray | None) -> None:
+        """Writes down the pictures that the part has learnt from, those of all lists (uint64, as
+        pipeline.Examples.keys). If one is not known, nothing is, and an older list goes."""
+        if any(keys is None for keys in lists):
+            disk.remove_quietly(self.trained_on)
+            return
+        keys = np.unique(np.concatenate(lists)).tolist()
+        self._write_whole(self.trained_on, "".join(f"{key:016x}\n" for key in keys))
 
-    def pictures(self) -> np.ndarray | None:
-        """The pictures trained on so far, sorted; None where they are not known."""
-        if not tf.io.gfile.exists(self.trained_on):
-            return None
-        try:
-            with tf.io.gfile.GFile(self.trained_on) as file:
-                return np.array([int(line, 16) for line in file.read().split()], np.uint64)
-        except (ValueError, OverflowError, tf.errors.OpError) as error:
-            raise UserError(f"{self.trained_on} is damaged ({reason(error)}); restore it, or "
-                            "remove it: then scores do not say what was trained on.") from error
+    def read_trained_on(self) -> np.ndarray | None:
+        """The same, uint64; None if not known."""
+        return read_trained_on(self.path)
 
     def _take(self):
         """Keeps a second process from training the same part at the same time."""
@@ -204,6 +199,19 @@ class Part:
         except disk.ERRORS as error:
             raise UserError(f"cannot write in {self.path}: {reason(error)}; choose another "
                             "--checkpoint_dir or make room.") from error
+
+
+def read_trained_on(folder: str) -> np.ndarray | None:
+    """What Part.write_trained_on wrote in a folder, None if nothing; UserError if it is damaged."""
+    path = os.path.join(folder, TRAINED_ON)
+    if not tf.io.gfile.exists(path):
+        return None
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            return np.array([int(line, 16) for line in file.read().split()], np.uint64)
+    except (ValueError, OverflowError, tf.errors.OpError) as error:
+        raise UserError(f"{path} is damaged ({reason(error)}); restore it, or remove it: then "
+                        "scores do not say what was trained on.") from error
 
 
 def alike(noted: str, data: str, pixels: bool = True) -> bool:

@@ -180,7 +180,7 @@ class Scores:
         others = r_precision.choose_others(drawings.pictures[rows], texts, OTHERS, self.seed)
         captions = self.space.of_captions(drawings.generator.embed(texts))
         own, fake = np.arange(len(rows)), self.fake["joint"]["embeddings"]
-        values = r_precision.compute(fake, captions, own, others, self.seed)
+        values = r_precision.compute(fake, captions, own, others)
         real = self.real["joint"]["embeddings"][drawings.pictures[rows]]
         values["r_precision/real"] = r_precision.compute(real, captions, own, others)["r_precision"]
         values["r_precision/chance"] = 1 / (1 + OTHERS)
@@ -206,8 +206,9 @@ class Scores:
         return {
             "metric": metric, "stage": drawings.generator.stage,
             "step": drawings.generator.step,
-            "count": self.count, "real_count": len(drawings), "seed": self.seed, **values,
-            "split": drawings.split, "trained_on": drawings.trained_on, "size": drawings.size,
+            "count": self.count, "real_count": len(drawings),
+            "real_trained_on": drawings.trained_on, "seed": self.seed, **values,
+            "split": drawings.split, "size": drawings.size,
             "crop_margin": drawings.crop_margin, "protocol": protocol, **more,
             "seconds": round(time.monotonic() - self._begin, 1),
             "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

@@ -46,7 +46,7 @@ class Stage1Generator(keras.Model):
         doublings = image_size.bit_length() - 3
         conditional = condition_blocks and condition_dim > 0
         self.up = [upsampling.Upsample(8 * width // 2**(i + 1), conditional, bilinear,
-                                   noise_injection, name=f"up_{i}") for i in range(doublings)]
+                                       noise_injection, name=f"up_{i}") for i in range(doublings)]
         self.to_rgb = keras.layers.Conv2D(3, 3, padding="same", use_bias=False, name="to_rgb",
                                           kernel_initializer=blocks.normal_init(),
                                           dtype="float32")

@@ -62,7 +62,7 @@ class Stage2Generator(keras.Model):
         doublings = (image_size // self.side).bit_length() - 1
         conditional = condition_blocks and condition_dim > 0
         self.up = [upsampling.Upsample(max(inner // 2**(i + 1), 1), conditional, bilinear,
-                                   noise_injection, name=f"up_{i}") for i in range(doublings)]
+                                       noise_injection, name=f"up_{i}") for i in range(doublings)]
         self.to_rgb = keras.layers.Conv2D(3, 3, padding="same", use_bias=False, name="to_rgb",
                                           kernel_initializer=blocks.normal_init(),
                                           dtype="float32")

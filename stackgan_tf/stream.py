@@ -165,7 +165,7 @@ class Stream:
         # One block is made while the one before it is used: two are in memory.
         blocks = tf.data.Dataset.range(first, last + 1).flat_map(self._read).map(
             block, num_parallel_calls=1, deterministic=True)
-        rows = blocks.unbatch().map(self._decode, os.cpu_count(), deterministic=True)
+        rows = blocks.unbatch().map(self._decode, os.cpu_count() or 2, deterministic=True)
         batches = rows.batch(self.batch_size // self.workers, drop_remainder=True)
         return pipeline.untuned(batches.prefetch(4))
 

@@ -88,7 +88,6 @@ def train(given, cluster) -> int:
             text.check(config, TEXT_FIELDS, data)
             text.note_data(config, data)
         part.open(config, data=data)
-        part.add_pictures(build.picture_keys(batches))
         if not (code := below.prepare_text_encoder(config, text, data)) and source:
             below.keep_stage1(source, part)
     if code := cluster.of_chief(code if cluster.is_chief else 0):
@@ -106,7 +105,7 @@ class Trainer:
     """
 
     def __init__(self, config, part, text, batches, frozen_stage1, cluster=None):
-        self.config, self.part, self.batches = config, part, batches
+        self.config, self.part, self.text, self.batches = config, part, text, batches
         self.cluster = cluster or distribution.Cluster()
         encoder = self.fingerprint = None
         if config.embedding_dim:
@@ -192,6 +191,7 @@ class Trainer:
             print(f"going on from the checkpoint of step {start}", flush=True)
         self.skipped = list(self.checkpoints.notes.get("skipped", ()))
         if chief:
+            self._note_pictures(start)
             self.reports.begin(start, self.checkpoints.notes.get("variety", 0.0))
             if config.on_nan == "rollback" and not self.checkpoints.steps():
                 self.save(0)  # to go back to
@@ -231,6 +231,15 @@ class Trainer:
             return 128 + stopped
         print(f"done: {self.part.saved_model} (and grids in {self.part.samples})", flush=True)
         return 0
+
+    def _note_pictures(self, start):
+        """What this run learns from, and what it stands on has learnt from."""
+        lists = [build.picture_keys(self.batches)]
+        if start or self.config.stage == 2:  # there since Stage-I was kept
+            lists.append(self.part.read_trained_on())
+        if self.config.embedding_dim and not self.config.precomputed_embeddings:
+            lists.append(self.text.read_trained_on())
+        self.part.write_trained_on(*lists)
 
     def restore(self) -> int:
         """Loads the newest checkpoint, as the chief sees it; returns its step, 0 if there is

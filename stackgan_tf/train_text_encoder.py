@@ -188,7 +188,6 @@ def train(settings: Config) -> int:
         return 0
     data = _load(dataclasses.replace(settings, stage=1, image_size=IMAGE_SIZE))
     part.open(settings, RELEVANT, build.data_note(settings, data.batches))
-    part.add_pictures(build.picture_keys(data.batches))
     settings = dataclasses.replace(settings, stage=1, image_size=IMAGE_SIZE)
     trainer = Trainer(settings)
     checkpoints = checkpoint.Checkpoints(part.checkpoints, trainer.parts, settings.keep_checkpoints)
@@ -202,6 +201,8 @@ def train(settings: Config) -> int:
         return 0
     if start:
         print(f"text encoder: going on from step {start}")
+    part.write_trained_on(build.picture_keys(data.batches),
+                          *[part.read_trained_on()] * bool(start))
     with progress.StopSignal() as stop:
         done = _loop(settings, part, trainer, data, checkpoints, start, stop)
     if done < settings.text_encoder_steps:

@@ -37,19 +37,12 @@ def test_interval_of_a_mean_is_the_textbook_one():
     assert made["x"] - made["x/low"] == pytest.approx(reach, rel=0.2)
 
 
-def test_interval_of_a_share_stays_between_0_and_1():
-    made = bootstrap.mean("x", [1.0] * 9 + [0.0], low=0.0, high=1.0)
-    assert made["x"] == pytest.approx(0.9) and made["x/high"] == 1.0 and 0 < made["x/low"] < 0.9
-
-
-def test_a_share_of_all_is_not_certain():
-    """Wilson's interval of 10 of 10 begins at 0.7225 (statsmodels, proportion_confint)."""
-    all_right = bootstrap.mean("x", np.ones(10), low=0.0, high=1.0)
-    assert all_right["x/low"] == pytest.approx(0.72247, abs=1e-4) and all_right["x/high"] == 1.0
-    none = bootstrap.mean("x", np.zeros(10), low=0.0, high=1.0)
-    assert none["x/low"] == 0.0 and none["x/high"] == pytest.approx(0.27753, abs=1e-4)
-    distance = bootstrap.mean("x", np.zeros(10), low=0.0)  # no share
-    assert distance["x/low"] == distance["x/high"] == 0.0
+def test_interval_of_a_share_is_wilsons():
+    """statsmodels, proportion_confint(method="wilson"), of 10 of 10 and of 9 of 10."""
+    for hits, low, high in ((10, 0.722467, 1.0), (9, 0.595850, 0.982124), (0, 0.0, 0.277533)):
+        made = bootstrap.share("x", [1] * hits + [0] * (10 - hits))
+        assert made["x"] == hits / 10
+        assert (made["x/low"], made["x/high"]) == pytest.approx((low, high), abs=2e-5)
 
 
 @pytest.mark.parametrize("metric, name", [(kid, "kid"), (frechet_distance, "frechet_distance")])

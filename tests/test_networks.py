@@ -81,12 +81,12 @@ def test_smoothing_takes_alternation_away_and_nothing_from_flat_maps():
     np.testing.assert_allclose(smoothed[:, :, 1:-1], 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("upsampling", ["nearest", "bilinear"])
+@pytest.mark.parametrize("kind", ["nearest", "bilinear"])
 @pytest.mark.parametrize("stage", [1, 2])
-def test_upsampling_reaches_every_block(tiny, stage1_path, stage, upsampling):
+def test_upsampling_reaches_every_block(tiny, stage1_path, stage, kind):
     below = saved_parts.Stage1(stage1_path) if stage == 2 else None
-    generator = build.gan(tiny(stage, upsampling=upsampling), below)[0].generator
-    assert {layer.bilinear for layer in generator.up} == {upsampling == "bilinear"}
+    generator = build.gan(tiny(stage, upsampling=kind), below)[0].generator
+    assert {layer.bilinear for layer in generator.up} == {kind == "bilinear"}
 
 
 def test_grain_is_one_map_shifted_by_the_noise():

@@ -35,19 +35,23 @@ def test_examples_keep_everything():
     assert examples.extra["extra/a"].tolist() == list(range(300))
 
 
-def test_a_picture_keeps_its_key_in_another_split_and_under_others_captions():
-    def rows(places):
-        return [{"image": np.zeros((20, 20, 3), np.uint8), "file_name": f"{i}.png",
-                 "captions": [b"one", f"c{i}".encode()]} for i in places]
+def test_a_picture_keeps_its_key_in_another_split_folder_and_size():
+    def keys(places, size=19, folder="", extra="", shuffle=False):
+        examples = pipeline.Examples(({
+            "image": np.zeros((20, 20, 3), np.uint8), "file_name": f"{folder}{i}.png",
+            "captions": [b"one", f"c{i}{extra}".encode()]} for i in places), size)
+        if shuffle:
+            examples.shuffle_captions(0)
+        return examples.keys.tolist()
 
-    every = pipeline.Examples(rows(range(10)), 19)
-    keys = every.keys.tolist()
-    assert len(set(keys)) == 10 and keys == sorted(keys)
-    held_out = pipeline.Examples(rows([7, 3]), 8).keys
-    assert held_out.dtype == np.uint64 and len(held_out) == 2 and {*held_out.tolist()} < {*keys}
-    every.shuffle_captions(0)
-    assert every.keys.tolist() == keys
-    assert len(pipeline.Examples(elements(5), 19).keys) == 0  # no file names
+    every = keys(range(10))
+    assert len({*every}) == 10
+    assert keys([7, 3], size=8, folder="test/") == [every[7], every[3]]
+    assert keys(range(10), shuffle=True) == every
+    assert not {*keys([7, 3], extra="?")} & {*every}  # 7.png of another set
+    assert pipeline.Examples(elements(5), 19).keys is None  # no file names
+    rows = ({"image": np.zeros((9, 9, 3), np.uint8), "file_name": f"{i}.png"} for i in range(5))
+    assert pipeline.Examples(rows, 8).keys is None  # no captions
 
 
 def test_a_note_tells_data_of_as_many_pictures_apart():
@@ -204,7 +208,7 @@ def test_dataset_gives_the_same_batches_as_tensors():
         np.testing.assert_array_equal(batch["real_images"], batches(step)["real_images"])
 
 
-def test_no_thread_that_sleeps_for_a_minute_searches_for_the_best_parallelism():
+def test_tf_data_does_not_search_for_the_best_parallelism():
     def numbers():
         yield from ({"x": np.zeros(2)} for _ in range(3))
 

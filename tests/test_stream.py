@@ -87,6 +87,10 @@ def test_every_picture_once_an_epoch_in_another_order_each(sets):
     assert np.abs(np.diff(place)).mean() > 5
 
 
+def test_tf_data_does_not_search_for_the_best_parallelism(sets):
+    assert not open_stream(sets())._batches(0, 1).options().autotune.enabled
+
+
 def test_a_stream_begins_at_any_step(sets):
     whole = list(open_stream(sets()).rows(0, 40))  # two epochs and a half
     for start in (1, 3, 4, 15, 16, 37, 39):

@@ -150,8 +150,8 @@ def notes(plan: Plan, runs: dict[str, dict]) -> list[str]:
                     f"{record['real_count']:,} real ones, compared at {record['size']}x"
                     f"{record['size']}.")
     if plan.seeds == 1:
-        said.append("One seed; the intervals are of 95 % for other generated pictures, by "
-                    "bootstrap: another seed's training may differ by more.")
+        said.append("One seed; the intervals are of 95 % for other generated pictures: another "
+                    "seed's training may differ by more.")
     else:
         said.append(f"Mean of {plan.seeds} seeds; the intervals go from the smallest to the "
                     "largest.")

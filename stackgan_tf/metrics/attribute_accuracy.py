@@ -50,15 +50,21 @@ def intervals(predicted: np.ndarray, true: np.ndarray, mentions: np.ndarray,
     Args:
         as of `compute`.
     """
-    right = np.equal(predicted, true) & np.asarray(mentions, bool)
-    counts = bootstrap.counts(len(right), seed=seed)
+    mentions = np.asarray(mentions, bool)
+    right = np.equal(predicted, true) & mentions
+    result, ends = {}, ("low", "high")
+    for i, name in enumerate(names):
+        if mentions[:, i].any():
+            result |= bootstrap.share(f"accuracy/{name}", right[mentions[:, i], i])
+    if not result:
+        return {}
+    counts = bootstrap.counts(len(right), seed=seed)  # of captions, which name several
     named = counts @ mentions  # (resamples, A)
     accuracy = np.divide(counts @ right, named, out=np.full(named.shape, np.nan), where=named > 0)
-    values, result = compute(predicted, true, mentions, names), {}
-    for i, name in enumerate((*names, "mean")):
-        if f"accuracy/{name}" in values:
-            drawn = np.nanmean(accuracy, 1) if name == "mean" else accuracy[:, i]
-            rows = len(right) if name == "mean" else int(values[f"count/{name}"])
-            result |= bootstrap.interval(f"accuracy/{name}", values[f"accuracy/{name}"],
-                                         drawn[np.isfinite(drawn)], 0.0, 1.0, rows)
-    return {name: value for name, value in result.items() if name.count("/") == 2}
+    drawn = np.nanmean(accuracy[np.isfinite(accuracy).any(1)], 1)
+    of_mean = bootstrap.interval("accuracy/mean", compute(predicted, true, mentions, names)[
+        "accuracy/mean"], drawn, 0.0, 1.0)
+    if np.ptp(drawn) == 0:  # all right, or all wrong: no resample differs
+        of_mean |= {f"accuracy/mean/{end}": float(np.mean(
+            [value for name, value in result.items() if name.endswith(end)])) for end in ends}
+    return {name: value for name, value in (result | of_mean).items() if name.endswith(ends)}

@@ -40,10 +40,10 @@ def compute(real: np.ndarray, fake: np.ndarray, k: int = 3, density_k: int = 5, 
         dense.append(inside.sum(1) / density_k)
         covered |= inside.any(0)
         recalled |= (distance <= fake_radius[first:first + ROWS, None]).any(0)
-    return {**bootstrap.mean("precision", np.concatenate(precise), seed, 0.0, 1.0),
-            **bootstrap.mean("recall", recalled, seed, 0.0, 1.0),
+    return {**bootstrap.share("precision", np.concatenate(precise)),
+            **bootstrap.share("recall", recalled),
             **bootstrap.mean("density", np.concatenate(dense), seed, 0.0),
-            **bootstrap.mean("coverage", covered, seed, 0.0, 1.0)}
+            **bootstrap.share("coverage", covered)}
 
 
 def _radii(features, ks):

@@ -12,8 +12,8 @@ from stackgan_tf import bootstrap
 ROWS = 1024
 
 
-def compute(pictures: np.ndarray, captions: np.ndarray, own: np.ndarray, others: np.ndarray,
-            seed: int = 0) -> dict[str, float]:
+def compute(pictures: np.ndarray, captions: np.ndarray, own: np.ndarray, others: np.ndarray
+            ) -> dict[str, float]:
     """Args:
         pictures: float (N, D), in the space of both encoders; a product is a score.
         captions: float (M, D) likewise.
@@ -32,7 +32,7 @@ def compute(pictures: np.ndarray, captions: np.ndarray, own: np.ndarray, others:
         scores = np.einsum("nd,nkd->nk", pictures[rows], choice)
         best = scores >= scores.max(1, keepdims=True)
         hits.append(best[:, 0] / best.sum(1))
-    return bootstrap.mean("r_precision", np.concatenate(hits), seed, 0.0, 1.0)
+    return bootstrap.share("r_precision", np.concatenate(hits))
 
 
 def choose_others(pictures: np.ndarray, texts: list[str], count: int = 99, seed: int = 0
