@@ -6,15 +6,18 @@
 
 import functools
 import numbers
+import os
 import re
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+from stackgan_tf.caption_files import is_empty
 from stackgan_tf.config import Config
 from stackgan_tf.generate import Generator
 from stackgan_tf.knobs import MOST, is_value
+from stackgan_tf.messages import printable
 from stackgan_tf.run_folder import PARTS, Part
 
 
@@ -46,7 +49,7 @@ def generate(captions: str | Sequence[str] | np.ndarray | None = None, run: str 
     """
     knobs = {"truncation": truncation, "epsilon_scale": epsilon_scale,
              "text_strength": text_strength}
-    _check(captions, seed, count, stage, knobs)
+    _check(captions, run, checkpoint_dir, seed, count, stage, knobs)
     generator = _load(checkpoint_dir, run, stage)
     one = captions is None or isinstance(captions, str)
     texts = [captions] if one else list(captions)
@@ -70,10 +73,14 @@ def _cached(checkpoint_dir, run, stage, exports):
     return Generator(checkpoint_dir, run, stage)
 
 
-def _check(captions, seed, count, stage, knobs):
+def _check(captions, run, checkpoint_dir, seed, count, stage, knobs):
     for name, value, low in (("seed", seed, -2**63), ("count", count, 1)):
         if not isinstance(value, numbers.Integral) or value < low:
             raise ValueError(f"{name}={value!r} is no whole number of at least {low}.")
+    for name, value, kinds in (("run", run, str),
+                               ("checkpoint_dir", checkpoint_dir, (str, os.PathLike))):
+        if not isinstance(value, kinds):
+            raise ValueError(f"{name}={printable(repr(value))} is no text.")
     if seed + count > 2**63:
         raise ValueError(f"seed={seed} with count={count} goes beyond 2**63 - 1.")
     if stage not in (None, 1, 2):
@@ -86,11 +93,12 @@ def _check(captions, seed, count, stage, knobs):
     texts = [captions] if isinstance(captions, str) else captions
     if captions is None:
         return
-    if not isinstance(texts, (list, tuple, np.ndarray)) or not len(texts):
-        raise ValueError(f"captions={captions!r} is neither a string nor a list of strings.")
+    if not isinstance(texts, (list, tuple, np.ndarray)) or np.ndim(texts) == 0 or not len(texts):
+        raise ValueError(f"captions={printable(repr(captions))} is neither a string nor a list of "
+                         "strings.")
     for text in texts:
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"the caption {text!r} is no text; say what to draw.")
+        if not isinstance(text, str) or is_empty(text):
+            raise ValueError(f"the caption {printable(repr(text))} is no text; say what to draw.")
         if re.search("[\ud800-\udfff]", text):
             raise ValueError(f"the caption {text!r} holds half a character; it cannot be UTF-8.")
 

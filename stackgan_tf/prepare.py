@@ -335,7 +335,8 @@ def _finish(settings, plan, done, bad):
         # what training then need not look for in each picture; an older report has none of it
         without[split] = sum(report.get("without_caption", 0) for report in reports)
         sides = [set(report.get("squares", {}).items()) for report in reports if report["count"]]
-        squares[split] = dict(set.intersection(*sides)) if sides else {}
+        # sorted: the same command shall make the same file, by whose words a run knows its data
+        squares[split] = dict(sorted(set.intersection(*sides))) if sides else {}
         infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths,
                                          num_bytes=sum(report["bytes"] for report in reports)))
     if not pictures["train"]:

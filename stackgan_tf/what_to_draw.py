@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stackgan_tf import restricted_pickle
-from stackgan_tf.caption_files import read_lines
+from stackgan_tf.caption_files import is_empty, read_lines
 from stackgan_tf.config import UserError
 from stackgan_tf.knobs import MOST, is_value
 
@@ -30,7 +30,7 @@ def read_captions(captions: Sequence[str], path: str) -> list[str]:
         except ValueError as error:
             raise UserError(f"--captions_file={path}: {error}") from error
     for i, caption in enumerate(captions):
-        if not caption.strip():
+        if is_empty(caption):
             raise UserError(f"caption {i + 1} of {len(captions)} is empty; say what to draw: "
                             f"{EXAMPLE}")
         if re.search("[\ud800-\udfff]", caption):  # how Python reads other bytes

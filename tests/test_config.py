@@ -43,6 +43,8 @@ def test_flag_beats_stage1_beats_preset():
     ({"learning_rate": 0.0}, ["--learning_rate=0.0", "above 0"]),
     ({"learning_rate": float("nan")}, ["--learning_rate=nan"]),
     ({"ema_decay": 1.0}, ["--ema_decay=1.0"]),
+    ({"kl_weight": 1e308}, ["--kl_weight=1e+308", "0 to 1000000000"]),  # infinite in float32
+    ({"r1_every": 2**63}, ["--r1_every=9223372036854775808", "1 to 65536"]),
     ({"run": "../up"}, ["../up"]),
     ({"run": ""}, ["--run=''"]),
     ({"generator_width": 5, "image_size": 128}, ["--generator_width=5", "multiple"]),

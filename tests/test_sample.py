@@ -142,6 +142,12 @@ def test_pictures_of_a_captions_file(runs, tmp_path):
     assert contents(sorted(flagged.iterdir())) == contents(sorted(filed.iterdir()))
 
 
+@pytest.mark.parametrize("caption", ["", " ", "\u200b", "\ufeff\u00a0"])
+def test_a_caption_of_which_nothing_is_seen_is_refused(runs, caption):
+    with pytest.raises(UserError, match="caption 2 of 2 is empty; say what to draw"):
+        sample.sample(runs, "both", ["a cab", caption])
+
+
 @pytest.mark.parametrize("data, message", [
     (b"", "no line holds a caption"),
     (b"\n \n", "no line holds a caption"),
