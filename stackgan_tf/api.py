@@ -97,10 +97,10 @@ def _check(captions, run, checkpoint_dir, seed, count, stage, knobs):
         raise ValueError(f"captions={printable(repr(captions))} is neither a string nor a list of "
                          "strings.")
     for text in texts:
+        if isinstance(text, str) and re.search("[\ud800-\udfff]", text):
+            raise ValueError(f"the caption {text!r} holds half a character; it cannot be UTF-8.")
         if not isinstance(text, str) or is_empty(text):
             raise ValueError(f"the caption {printable(repr(text))} is no text; say what to draw.")
-        if re.search("[\ud800-\udfff]", text):
-            raise ValueError(f"the caption {text!r} holds half a character; it cannot be UTF-8.")
 
 
 def _check_text(generator, captions):

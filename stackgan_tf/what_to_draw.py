@@ -30,12 +30,12 @@ def read_captions(captions: Sequence[str], path: str) -> list[str]:
         except ValueError as error:
             raise UserError(f"--captions_file={path}: {error}") from error
     for i, caption in enumerate(captions):
-        if is_empty(caption):
-            raise UserError(f"caption {i + 1} of {len(captions)} is empty; say what to draw: "
-                            f"{EXAMPLE}")
         if re.search("[\ud800-\udfff]", caption):  # how Python reads other bytes
             raise UserError(f"caption {i + 1} of {len(captions)} is no UTF-8; have the terminal "
                             "send that, or put it into a --captions_file.")
+        if is_empty(caption):
+            raise UserError(f"caption {i + 1} of {len(captions)} is empty; say what to draw: "
+                            f"{EXAMPLE}")
     return list(captions)
 
 

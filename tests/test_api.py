@@ -62,6 +62,7 @@ def test_runs_without_captions(runs, tmp_path):
     ({"captions": np.array("ab")}, "neither a string nor a list"),
     ({"captions": np.zeros((2, 90), int)}, "is no text"),
     ({"captions": "\u200b"}, "is no text"),
+    ({"captions": "\ud800"}, "half a character"),
     ({"run": None}, "run=None is no text"),
     ({"checkpoint_dir": 3}, "checkpoint_dir=3 is no text"),
     ({"captions": None}, "draws what a caption says"),
