@@ -72,7 +72,9 @@ class Examples:
         if rows:
             self._map_embeddings(dims, rows)
         self.extra = {name: np.array(values) for name, values in extra.items()}
-        self.keys = self._keys(self.extra.get("file_name", ()))
+        # without folders, which may be renamed
+        self._names = [text(name).rsplit("/", 1)[-1] for name in self.extra.get("file_name", ())]
+        self.keys = self._keys()
 
     def _map_embeddings(self, dims, rows):
         if len(dims) != 1 or len(rows) != len(self) or 0 in rows:
@@ -89,9 +91,8 @@ class Examples:
         older versions have the first two parts alone, see run_folder.alike."""
         labels = [] if self.labels is None else self.labels.tolist()
         parts = {"captions and classes": json.dumps([self.captions, labels]).encode()}
-        if "file_name" in self.extra:  # without folders, which may have been renamed
-            parts["names"] = "\n".join(text(name).rsplit("/", 1)[-1]
-                                       for name in self.extra["file_name"]).encode()
+        if self._names:
+            parts["names"] = "\n".join(self._names).encode()
         if self.embeddings is not None:
             parts["embeddings"] = np.ascontiguousarray(self.embeddings[::16])
         digests = {name: hashlib.sha256(data) for name, data in parts.items()}
@@ -99,13 +100,11 @@ class Examples:
         return ", ".join([f"{len(self):,} pictures", *(
             f"{name} {digest.hexdigest()[:8]}" for name, digest in digests.items())])
 
-    def _keys(self, names):
-        if len(names) != len(self) or not all(self.captions):
+    def _keys(self):
+        if len(self._names) != len(self) or not all(self.captions):
             return None
-        rows = ([text(name).rsplit("/", 1)[-1], captions]
-                for name, captions in zip(names, self.captions, strict=True))
         return np.array([int.from_bytes(hashlib.sha256(json.dumps(row).encode()).digest()[:8])
-                         for row in rows], np.uint64)
+                         for row in zip(self._names, self.captions, strict=True)], np.uint64)
 
     def shuffle_captions(self, seed: int) -> None:
         """Gives each picture the captions, or embeddings, of another one: a control that has

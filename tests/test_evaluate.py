@@ -35,7 +35,6 @@ from stackgan_tf.metrics import (
     kid,
     precision_recall,
 )
-from stackgan_tf.run_folder import Part
 
 
 def test_pairs_are_spread_repeatable_and_distinct():
@@ -415,26 +414,6 @@ def test_a_folder_without_splits_holds_nothing_out(folder, tiny, capsys):
     assert split == "train" and len(examples) == 12
     assert 'from which the run has learnt: nothing is marked as split "test"' in (
         capsys.readouterr().out)
-
-
-def test_pictures_held_out_too_late_are_counted(obeying, tmp_path, monkeypatch, capsys):
-    def trained_on(**options):
-        return obeying(metrics=["kid"], count=20, **options)[0][0]["real_trained_on"]
-
-    examples, part = FakeExamples(), Part(str(tmp_path), "run", "stage1")
-    examples.keys = np.array([*range(11), 2], np.uint64)
-    monkeypatch.setattr(build, "load_examples", lambda *_: examples)
-    assert trained_on() is None  # an older run
-    part.write_trained_on(np.array([77, 78], np.uint64))
-    assert trained_on() == 0
-    part.write_trained_on(np.array([2, 3, 77, 9], np.uint64))
-    assert trained_on(split="train") == 4
-    assert "warning" not in capsys.readouterr().out
-    assert trained_on() == 4
-    assert ("warning: 4 of the 12 pictures of the split test have names and captions that the run "
-            "was trained on" in capsys.readouterr().out)
-    examples.keys = None  # names or captions are missing
-    assert trained_on() is None
 
 
 def test_r_precision_of_a_run(obeying, tmp_path, monkeypatch):

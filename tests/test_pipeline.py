@@ -35,25 +35,6 @@ def test_examples_keep_everything():
     assert examples.extra["extra/a"].tolist() == list(range(300))
 
 
-def test_a_picture_keeps_its_key_in_another_split_folder_and_size():
-    def keys(places, size=19, folder="", extra="", shuffle=False):
-        examples = pipeline.Examples(({
-            "image": np.zeros((20, 20, 3), np.uint8), "file_name": f"{folder}{i}.png",
-            "captions": [b"one", f"c{i}{extra}".encode()]} for i in places), size)
-        if shuffle:
-            examples.shuffle_captions(0)
-        return examples.keys.tolist()
-
-    every = keys(range(10))
-    assert len({*every}) == 10
-    assert keys([7, 3], size=8, folder="test/") == [every[7], every[3]]
-    assert keys(range(10), shuffle=True) == every
-    assert not {*keys([7, 3], extra="?")} & {*every}  # 7.png of another set
-    assert pipeline.Examples(elements(5), 19).keys is None  # no file names
-    rows = ({"image": np.zeros((9, 9, 3), np.uint8), "file_name": f"{i}.png"} for i in range(5))
-    assert pipeline.Examples(rows, 8).keys is None  # no captions
-
-
 def test_a_note_tells_data_of_as_many_pictures_apart():
     """Without captions and classes too, by what is in the pictures, their names and embeddings."""
     def note(change=None, size=19):

@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -113,21 +112,6 @@ def test_leftovers_that_are_another_user_s_stop_nobody(tiny, tmp_path, monkeypat
     monkeypatch.setattr(tf.io.gfile, "rmtree", refuse)
     part.open(tiny())
     assert os.path.exists(part.settings)
-
-
-def test_the_pictures_trained_on_are_those_of_all_lists_or_not_known(tmp_path):
-    part, last = Part(str(tmp_path), "run", "stage1"), 2**64 - 1
-    assert part.read_trained_on() is None
-    part.write_trained_on(np.array([last, 1], np.uint64), np.array([3, 1], np.uint64))
-    assert part.read_trained_on().tolist() == [1, 3, last]
-    assert run_folder.read_trained_on(part.path).tolist() == [1, 3, last]
-    part.write_trained_on(np.array([1], np.uint64), None)
-    assert part.read_trained_on() is None
-    for text in ("rubbish", f"{2**64:x}"):
-        with open(part.trained_on, "w") as file:
-            file.write(text)
-        with pytest.raises(UserError, match="trained_on.txt is damaged .*or remove it"):
-            part.read_trained_on()
 
 
 def test_the_settings_of_an_older_version_are_a_config(tiny, tmp_path):

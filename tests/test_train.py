@@ -16,7 +16,7 @@ from conftest import command, command_here, tiny_flags
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from stackgan_tf import below, build, checkpoint, devices, saved_parts, settings, train
+from stackgan_tf import build, checkpoint, devices, saved_parts, settings, train
 from stackgan_tf.below import check_text_encoder, prepare_text_encoder
 from stackgan_tf.config import Config, UserError, resolve
 from stackgan_tf.generate import Generator
@@ -77,40 +77,6 @@ def test_many_steps_a_call_are_the_same_steps(runs, make_trainer, no_pictures, t
         make_trainer(run="cut", train_steps=steps, **every).run()
     for name, value in variables(str(tmp_path), "cut", 1, 6).items():
         np.testing.assert_array_equal(calls[name], value, name)
-
-
-def test_a_run_keeps_what_it_was_trained_on(runs, make_trainer, no_pictures):
-    assert Part(runs[0], "straight", "stage2").read_trained_on() is None  # a text encoder of others
-    trainer = make_trainer(train_steps=1)
-    trainer.text.write_trained_on(trainer.batches.examples.keys[:3])
-    trainer.run()
-    assert {*trainer.part.read_trained_on()} == {*trainer.batches.examples.keys}
-    trainer.part.write_trained_on(None)
-    make_trainer(train_steps=1).run()  # is finished: nothing is learnt
-    assert trainer.part.read_trained_on() is None
-
-
-def test_a_run_has_learnt_what_it_stands_on_has_learnt(make_trainer, tiny, tmp_path):
-    """5 by its text encoder, 9 before it was stopped, 3 by the Stage-I of another run."""
-    trainer = make_trainer()
-    part, own = trainer.part, trainer.batches.examples.keys.tolist()
-    trainer.text.write_trained_on(np.array([5], np.uint64))
-    trainer._note_pictures(0)
-    assert part.read_trained_on().tolist() == sorted([5, *own])
-    part.write_trained_on(np.array([9], np.uint64))
-    trainer._note_pictures(2)
-    assert part.read_trained_on().tolist() == sorted([5, 9, *own])
-    trainer.text.write_trained_on(None)
-    trainer._note_pictures(2)
-    assert part.read_trained_on() is None
-    theirs, ours = (Part(str(tmp_path), *names) for names in (("a", "stage1"), ("b", "stage2")))
-    os.makedirs(theirs.saved_model)
-    theirs.write_trained_on(np.array([3], np.uint64))
-    below.keep_stage1(theirs.saved_model, ours)
-    assert ours.read_trained_on().tolist() == [3]
-    trainer.part, trainer.config = ours, tiny(2, precomputed_embeddings=True)
-    trainer._note_pictures(0)
-    assert ours.read_trained_on().tolist() == sorted([3, *own])
 
 
 def test_what_lands_on_disk(runs):

@@ -22,7 +22,7 @@ class Number:
 
     Attributes:
         value: the mean over the seeds.
-        low, high: of one seed, its 95 % interval by bootstrap; else the smallest and the largest.
+        low, high: of one seed, its 95 % interval; else the smallest and the largest.
         seeds: how many.
     """
 

@@ -52,19 +52,20 @@ def intervals(predicted: np.ndarray, true: np.ndarray, mentions: np.ndarray,
     """
     mentions = np.asarray(mentions, bool)
     right = np.equal(predicted, true) & mentions
-    result, ends = {}, ("low", "high")
-    for i, name in enumerate(names):
-        if mentions[:, i].any():
-            result |= bootstrap.share(f"accuracy/{name}", right[mentions[:, i], i])
-    if not result:
+    made = {name: bootstrap.share(name, right[mentions[:, i], i])
+            for i, name in enumerate(names) if mentions[:, i].any()}
+    if not made:
         return {}
     counts = bootstrap.counts(len(right), seed=seed)  # of captions, which name several
     named = counts @ mentions  # (resamples, A)
     accuracy = np.divide(counts @ right, named, out=np.full(named.shape, np.nan), where=named > 0)
-    drawn = np.nanmean(accuracy[np.isfinite(accuracy).any(1)], 1)
-    of_mean = bootstrap.interval("accuracy/mean", compute(predicted, true, mentions, names)[
-        "accuracy/mean"], drawn, 0.0, 1.0)
+    drawn = np.nanmean(accuracy[named.any(1)], 1)
+    value = np.mean([made[name][name] for name in made])
+    made["mean"] = bootstrap.interval("mean", value, drawn, 0.0, 1.0)
+    result = {f"accuracy/{name}/{end}": values[f"{name}/{end}"]
+              for name, values in made.items() for end in ("low", "high")}
     if np.ptp(drawn) == 0:  # all right, or all wrong: no resample differs
-        of_mean |= {f"accuracy/mean/{end}": float(np.mean(
-            [value for name, value in result.items() if name.endswith(end)])) for end in ends}
-    return {name: value for name, value in (result | of_mean).items() if name.endswith(ends)}
+        result |= {f"accuracy/mean/{end}": float(np.mean([
+            result[f"accuracy/{name}/{end}"] for name in made if name != "mean"]))
+            for end in ("low", "high")}
+    return result
