@@ -81,7 +81,7 @@ def of_run(checkpoint_dir: str, run: str, examples: Sequence[str] = (),
 
 
 def captions_of_data(generator, data_dir: str | None) -> list[str]:
-    """Captions that were not trained on, if there are such; [], said, where the data is gone."""
+    """Captions of the split "test", of "train" without one; [], said, where the data is gone."""
     from stackgan_tf.pipeline import text
     try:
         rows = rows_of_data(generator, data_dir, "captions", EXAMPLES)
