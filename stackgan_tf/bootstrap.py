@@ -10,6 +10,7 @@ moves an Inception Score as a whole and widens it hardly at all.
 import numpy as np
 
 REPLICATES = 200
+FEWEST = 10  # rows: of fewer, resamples are far more alike than new sets would be
 
 
 def counts(rows: int, replicates: int = REPLICATES, seed: int = 0) -> np.ndarray:
@@ -20,22 +21,27 @@ def counts(rows: int, replicates: int = REPLICATES, seed: int = 0) -> np.ndarray
     return np.stack(list(drawn))
 
 
-def interval(name: str, value: float, replicates, low=-np.inf, high=np.inf) -> dict[str, float]:
-    """{name, name/low, name/high}: a value and its 95 % interval, cut off at `low` and `high`.
+def interval(name: str, value: float, rows: int, replicates, low=-np.inf, high=np.inf
+             ) -> dict[str, float | None]:
+    """{name, name/low, name/high}: a value and its 95 % interval, cut off at `low` and `high`; None
+    and None where resamples cannot tell: of fewer than FEWEST rows, or if all come to the same.
 
     Args:
+        rows: how many were resampled.
         replicates: the values of the resamples, float (B,).
     """
-    reach = 1.96 * float(np.std(replicates, ddof=1))
+    reach = 1.96 * float(np.std(replicates, ddof=1)) if rows >= FEWEST else 0.0
+    if not reach > 0:
+        return {name: float(value), f"{name}/low": None, f"{name}/high": None}
     return {name: float(value), f"{name}/low": max(low, float(value) - reach),
             f"{name}/high": min(high, float(value) + reach)}
 
 
-def mean(name: str, values, seed: int = 0, low=-np.inf, high=np.inf) -> dict[str, float]:
+def mean(name: str, values, seed: int = 0, low=-np.inf, high=np.inf) -> dict[str, float | None]:
     """`interval` of the mean of one number a row, float (N,)."""
     values = np.asarray(values, np.float64)
-    return interval(name, values.mean(), counts(len(values), seed=seed) @ values / len(values),
-                    low, high)
+    drawn = counts(len(values), seed=seed) @ values / len(values)
+    return interval(name, values.mean(), len(values), drawn, low, high)
 
 
 def share(name: str, rows) -> dict[str, float]:
@@ -45,5 +51,5 @@ def share(name: str, rows) -> dict[str, float]:
     rows = np.asarray(rows, np.float64)
     value, z = rows.mean(), 1.96**2 / len(rows)
     middle, reach = value + z / 2, np.sqrt(z * value * (1.0 - value) + z**2 / 4)
-    return {name: float(value), f"{name}/low": float((middle - reach) / (1.0 + z)),
-            f"{name}/high": float((middle + reach) / (1.0 + z))}
+    return {name: float(value), f"{name}/low": max(0.0, float((middle - reach) / (1.0 + z))),
+            f"{name}/high": min(1.0, float((middle + reach) / (1.0 + z)))}

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from stackgan_tf import features, score_report
 from stackgan_tf.attribute_judge import Judge
 from stackgan_tf.config import PLACES, Config, UserError
+from stackgan_tf.disk import ERRORS
 from stackgan_tf.drawings import Drawings, Split
 from stackgan_tf.feature_networks import efficientnet_lite0
 from stackgan_tf.generate import Generator
 from stackgan_tf.image_encoder import JointSpace
+from stackgan_tf.messages import reason
 from stackgan_tf.run_folder import Part, refuse_unwritable
 from stackgan_tf.scores import OF_NETWORK, Scores, too_few
 
@@ -81,7 +83,13 @@ def prepare(generator: Generator, checkpoint_dir: str, o: Options, judge: Judge 
     if o.metrics or not default:
         names = choose(generator, text, config, o)
     network = space = None
-    if {*names} & {*OF_NETWORK}:
+    if not {*names} & {*OF_NETWORK}:
+        for flag in ("inception", "resize"):
+            if value := getattr(o, flag):
+                raise UserError(f"--{flag}={value} has no use with {', '.join(names)}, which read "
+                                "another network; leave it out, or add one of --metrics="
+                                f"{','.join(OF_NETWORK)}.")
+    else:
         network = features.of_flags(dataclasses.asdict(o))
     if "r_precision" in names:
         space = JointSpace(text)
@@ -102,12 +110,17 @@ def record_of(scores: Scores, name: str) -> dict:
 
 
 def _show(part, records):
-    """Into TensorBoard, the plot beside the records, and a table."""
+    """A table; then what may find no room on the disk, TensorBoard and the plot of all records."""
+    print("\n\n".join(score_report.tables(records)), flush=True)
     score_report.write_log(part.logs, records)
     path = os.path.join(part.path, score_report.PLOT)
-    if not score_report.plot(path, score_report.read_lines(part.metrics)):
-        print(f"{path} is not drawn; that needs: {INSTALL}", flush=True)
-    print("\n\n".join(score_report.tables(records)), flush=True)
+    try:
+        drawn = score_report.plot(path, score_report.read_lines(part.metrics))
+    except ERRORS as error:
+        print(f"warning: {path} could not be drawn: {reason(error)}", flush=True)
+    else:
+        if not drawn:
+            print(f"{path} is not drawn; that needs: {INSTALL}", flush=True)
 
 
 def choose(generator: Generator, text: Part, config: Config, o: Options) -> list[str]:
@@ -118,8 +131,8 @@ def choose(generator: Generator, text: Part, config: Config, o: Options) -> list
     for name in names:
         if name not in METRICS:
             raise UserError(f"--metrics={name} is unknown; choose of fid, {', '.join(METRICS)}.")
-        if reason := why_not(name, generator, text, config):
-            raise UserError(reason)
+        if why := why_not(name, generator, text, config):
+            raise UserError(why)
     if "fid" in o.metrics and not o.inception:
         raise UserError("--metrics=fid needs the weights that it is defined by, which pip does not "
                         "bring: --inception=pt_inception-2015-12-05-6726825d.pth (or "

@@ -4,8 +4,10 @@ import numpy as np
 
 
 def check(real, fake, rows: int) -> None:
-    """ValueError unless these are float (N, D) and (M, D), N and M at least `rows`."""
+    """ValueError unless these are finite, float (N, D) and (M, D), N and M at least `rows`."""
     if np.ndim(real) != 2 or np.ndim(fake) != 2 or np.shape(real)[1] != np.shape(fake)[1] or (
             min(len(real), len(fake)) < rows):
         raise ValueError(f"features {np.shape(real)} and {np.shape(fake)} are no two sets of at "
                          f"least {rows} rows of the same length.")
+    if not (np.isfinite(real).all() and np.isfinite(fake).all()):
+        raise ValueError("the features are not finite numbers.")

@@ -96,6 +96,9 @@ def of_flags(values: dict) -> Network:
     path, resize = os.path.expanduser(values.get("inception", "")), values.get("resize", "")
     if path:
         return inception(path, values.get("inception_sha256", ""), resize)
+    if values.get("inception_sha256"):
+        raise UserError(f"--inception_sha256={values['inception_sha256']} is of no file; add "
+                        "--inception=FILE, or leave it out.")
     return small_network(resize)
 
 

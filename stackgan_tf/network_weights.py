@@ -22,7 +22,7 @@ def read(path: str) -> dict[str, np.ndarray]:
         ValueError: one line with what is wrong in it.
         OSError: it cannot be opened.
     """
-    kind = os.path.splitext(path)[1]
+    kind = os.path.splitext(path)[1].lower()
     if kind in (".pth", ".pt"):
         return pytorch_file.read(path)
     if kind not in (".npz", ".pb"):
@@ -58,6 +58,14 @@ def fold(kernel: np.ndarray, gamma, beta, mean, variance, epsilon: float) -> lis
     Args:
         kernel: float64 (..., filters).
         gamma, beta, mean, variance: float64 (filters,).
+
+    Raises ValueError where they make no finite float32 numbers.
     """
+    if variance.min() < 0:
+        raise ValueError(f"the variance of a batch norm is {variance.min():g}, below 0.")
     scale = gamma / np.sqrt(variance + epsilon)
-    return [(kernel * scale).astype(np.float32), (beta - mean * scale).astype(np.float32)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        made = [(kernel * scale).astype(np.float32), (beta - mean * scale).astype(np.float32)]
+    if not all(np.isfinite(array).all() for array in made):
+        raise ValueError("a convolution and its batch norm make numbers beyond float32.")
+    return made

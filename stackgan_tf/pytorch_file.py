@@ -129,7 +129,7 @@ def _check_legacy(file, path, size):
             raise PickleError("another pickle")
     except PickleError as error:
         raise PickleError(f"{path} is no PyTorch file (neither a zip nor the format before it); "
-                          "give netG_epoch_N.pth.") from error
+                          "give one that torch.save made.") from error
     if reader.load(file) != _PROTOCOL:
         raise PickleError(f"{path} is of another PyTorch format than {_PROTOCOL} and zip; have it "
                           "saved again with a PyTorch of today.")

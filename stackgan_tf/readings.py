@@ -7,6 +7,7 @@ for each reader and hundred, complete or absent: <folder>/<reader>/00000012.npz.
 import dataclasses
 import io
 import os
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -70,9 +71,10 @@ def collect(folder: str, count: int, make: Callable, readers: Sequence[Reader], 
 
 
 def remove_others(parent: str, keep: str) -> None:
-    """Removes the folders in `parent` whose names do not begin with `keep`: of older weights."""
+    """Removes the readings in `parent` of other weights than `keep`, which their names begin with
+    as drawings.Drawings made them; what else lies there is not ours."""
     for name in tf.io.gfile.listdir(parent) if tf.io.gfile.isdir(parent) else ():
-        if not name.startswith(keep):
+        if re.match("[0-9a-f]{12}-(train|test)-", name) and not name.startswith(keep):
             tf.io.gfile.rmtree(os.path.join(parent, name))
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from stackgan_tf.attribute_classifier import ATTRIBUTES
 from stackgan_tf.config import UserError
+from stackgan_tf.disk import ERRORS, write_whole
 from stackgan_tf.logs import Logs, scalar
 from stackgan_tf.messages import reason
 
@@ -34,12 +35,18 @@ def commit() -> str | None:
 
 
 def append_line(path: str, record: dict) -> None:
-    """One line in one write, so that a reader never sees half of it."""
+    """One line in one write, so that a reader never sees half of it; behind a line that a full disk
+    cut off, on a new one."""
+    line = json.dumps(record, allow_nan=False) + "\n"
     try:
+        if tf.io.gfile.exists(path):
+            with tf.io.gfile.GFile(path, "rb") as file:
+                file.seek(max(0, file.size() - 1))
+                line = "\n" * (file.read() not in (b"", b"\n")) + line
         with tf.io.gfile.GFile(path, "a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(line)
             file.flush()
-    except (OSError, tf.errors.OpError) as error:
+    except ERRORS as error:
         raise UserError(f"cannot write {path}: {reason(error)}; make room, or see to its "
                         "permissions.") from error
 
@@ -48,11 +55,11 @@ def read_lines(path: str) -> list[dict]:
     """The records of evaluations in a metrics.jsonl; lines of training and damaged ones are left
     out."""
     records = []
-    with tf.io.gfile.GFile(path) as file:
+    with tf.io.gfile.GFile(path, "rb") as file:
         for line in file.read().splitlines():
             try:
                 record = json.loads(line)
-            except ValueError:  # cut off by a full disk
+            except (ValueError, RecursionError):  # cut off by a full disk; no UTF-8
                 continue
             if isinstance(record, dict) and "metric" in record:
                 records.append(record)
@@ -91,7 +98,8 @@ def table(records: list[dict]) -> str:
         for name, value in values(record).items():
             extra = [f"{record[f'{name}/{kind}']:{width}.4f}" if f"{name}/{kind}" in record
                      else " " * width for kind, width in (("real", 9), ("chance", 8))]
-            between = f"{record[f'{name}/low']:.4f} to {record[f'{name}/high']:.4f}"
+            between = "not known" if record[f"{name}/low"] is None else (
+                f"{record[f'{name}/low']:.4f} to {record[f'{name}/high']:.4f}")
             lines.append(f"{name:38}{value:9.4f}  {between:19}{''.join(extra)}"
                          f"{record['count']:10,}")
     first, counts = records[0], {}
@@ -118,6 +126,8 @@ def plot(path: str, records: list[dict]) -> bool:
 
     Args:
         records: of one stage, as `read_lines` gives them; the last of a step counts.
+
+    Raises disk.ERRORS.
     """
     try:
         from matplotlib.figure import Figure  # slow to import, and nobody else needs it
@@ -140,7 +150,8 @@ def plot(path: str, records: list[dict]) -> bool:
     for axis, (name, lines) in zip(axes, panels.items()):
         for label, points in lines.items():
             steps = sorted(points)
-            value, low, high = np.array([points[step] for step in steps]).T
+            # an interval that is not known is NaN here, which draws nothing
+            value, low, high = np.array([points[step] for step in steps], np.float64).T
             line, = axis.plot(steps, value, marker=".", label=label)
             axis.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
         axis.set(title=name, xlabel="step")
@@ -149,6 +160,5 @@ def plot(path: str, records: list[dict]) -> bool:
         axis.remove()
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=100)
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(data.getvalue())
+    write_whole(path, data.getvalue())
     return True

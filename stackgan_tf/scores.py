@@ -36,7 +36,7 @@ REAL, GENERATED = "real pictures", "generated pictures"
 OTHER = "different captions of other pictures to compare each with"
 # The fewest that a metric is defined for: see metrics/. Any number will do for the others.
 NEEDS = {"frechet_distance": {REAL: 2, GENERATED: 2}, "kid": {REAL: 2, GENERATED: 2},
-         "inception_score": {GENERATED: 10}, "precision_recall": {REAL: 6, GENERATED: 6},
+         "inception_score": {GENERATED: 20}, "precision_recall": {REAL: 6, GENERATED: 6},
          "diversity": {REAL: 2}, "r_precision": {OTHER: OTHERS}}
 # Names that belong to the 2015 Inception; those of any other network have its name behind them.
 OF_INCEPTION = {"frechet_distance": "fid", "kid": "kid", "inception_score": "inception_score"}
@@ -52,7 +52,7 @@ def too_few(name: str, split: Split, count: int) -> tuple[str, str]:
             continue
         if (most := found[what](math.inf)) < needed:
             return (f"needs {needed} {what}, and the split {split.split} has {most}",
-                    "take more data")
+                    "take more data" + ", or --split=train" * (split.split == "test"))
         return (f"needs {needed} {what}, and --count={count} gives {there}",
                 f"give a larger --count than {count}")
     return "", ""
@@ -131,8 +131,11 @@ class Scores:
 
     def _inception_score(self):
         real, fake = self._both("logits")
+        if len(fake) < 500:
+            print(f"warning: the Inception Score of {len(fake)} pictures is that of parts of "
+                  f"{len(fake) // 10}, which it cannot exceed; give a larger --count.", flush=True)
         values = inception_score.compute(fake, seed=self.seed)
-        if len(real) >= 10:  # mixed: in the data's order a split may hold a few classes alone
+        if len(real) >= 20:  # mixed: in the data's order a split may hold a few classes alone
             mixed = real[np.random.default_rng(self.seed).permutation(len(real))[:self.count]]
             values["inception_score/real"] = inception_score.compute(mixed, replicates=2)[
                 "inception_score"]

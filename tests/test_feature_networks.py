@@ -109,6 +109,15 @@ def test_a_batch_norm_goes_into_its_convolution():
     np.testing.assert_allclose(folded, plain * gamma + beta, atol=1e-4)
 
 
+@pytest.mark.parametrize("gamma, variance, words", [
+    (1.0, -0.5, "the variance of a batch norm is -0.5, below 0"),
+    (1e300, 1.0, "beyond float32")])
+def test_a_batch_norm_that_makes_no_numbers_is_refused(gamma, variance, words):
+    one = np.ones(4)
+    with pytest.raises(ValueError, match=words):
+        network_weights.fold(np.ones((3, 3, 3, 4)), gamma * one, one, one, variance * one, 1e-3)
+
+
 # --------------------------------------------------------------------------- Inception
 
 

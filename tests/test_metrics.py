@@ -43,6 +43,14 @@ def test_interval_of_a_share_is_wilsons():
         made = bootstrap.share("x", [1] * hits + [0] * (10 - hits))
         assert made["x"] == hits / 10
         assert (made["x/low"], made["x/high"]) == pytest.approx((low, high), abs=2e-5)
+    for rows in range(1, 3000):  # not 1.0000000000000002
+        assert bootstrap.share("x", np.ones(rows))["x/high"] <= 1
+        assert bootstrap.share("x", np.zeros(rows))["x/low"] >= 0
+
+
+def test_where_all_resamples_are_the_same_the_interval_is_not_known():
+    made = bootstrap.mean("x", np.zeros(120), low=0.0)
+    assert made == {"x": 0.0, "x/low": None, "x/high": None}
 
 
 @pytest.mark.parametrize("metric, name", [(kid, "kid"), (frechet_distance, "frechet_distance")])
@@ -128,11 +136,13 @@ def test_kid_of_equal_distributions_is_0_on_average():
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(200)
 
 
-def test_kid_of_two_pictures_has_an_interval():
-    """Half of the resamples have one of them twice, and so no pair; the others differ in
-    nothing."""
-    made = kid.compute(normal(9, 3), normal(2, 3, seed=1))
-    assert made["kid/low"] == pytest.approx(made["kid"]) == made["kid/high"]
+def test_of_a_handful_of_pictures_the_interval_is_not_known():
+    """Half of the resamples of two have one of them twice, and so no pair; the others differ in
+    nothing, as if that were certain."""
+    for rows in (2, 5):
+        made = kid.compute(normal(9, 3), normal(rows, 3, seed=1))
+        assert np.isfinite(made["kid"]) and made["kid/low"] is made["kid/high"] is None
+    assert kid.compute(normal(9, 3), normal(12, 3, seed=1))["kid/low"] is not None
 
 
 @pytest.mark.parametrize("metric, rows", [(kid, 2), (frechet_distance, 2), (precision_recall, 6)])
@@ -142,6 +152,12 @@ def test_features_that_do_not_fit_are_refused(metric, rows):
         with pytest.raises(ValueError, match=f"are no two sets of at least {rows} rows"):
             metric.compute(real, fake)
     metric.compute(normal(rows, 3), normal(9, 3, seed=1))
+    for one in (np.nan, np.inf):
+        bad = normal(9, 3)
+        bad[4, 1] = one
+        for real, fake in ((bad, normal(9, 3, seed=1)), (normal(9, 3, seed=1), bad)):
+            with pytest.raises(ValueError, match="not finite"):
+                metric.compute(real, fake)
 
 
 # --------------------------------------------------------------------------- Inception Score
@@ -171,8 +187,8 @@ def test_score_splits_in_order():
     sure = 1000.0 * np.eye(4)[np.repeat(np.arange(4), 5)]  # each quarter is of one class
     assert inception_score.compute(sure, splits=4)["inception_score"] == pytest.approx(1)
     assert inception_score.compute(sure, splits=1)["inception_score"] == pytest.approx(4)
-    with pytest.raises(ValueError, match="of at least 10 rows"):
-        inception_score.compute(sure[:9])
+    with pytest.raises(ValueError, match="of at least 20 rows, two a split"):
+        inception_score.compute(sure[:19])
 
 
 # --------------------------------------------------------------------------- precision, recall

@@ -21,6 +21,7 @@ import json
 import os
 from collections.abc import Sequence
 
+import numpy as np
 from absl import flags
 
 from stackgan_tf import evaluation
@@ -82,7 +83,8 @@ def measure(checkpoint_dir: str, run: str, stage: int | None = None,
         turned.draw()
         records = [evaluation.record_of(turned, name) for name in scores.names]
         numbers = {key: number for record in records for key, number in record.items()
-                   if isinstance(number, float) and key != "seconds"}
+                   if key.endswith(("/low", "/high"))
+                   or isinstance(number, float) and key != "seconds"}
         curves[knob].append({"value": value, **numbers})
         bar.update(done, {})
     bar.close()
@@ -154,14 +156,16 @@ def markdown(found: dict) -> str:
     for knob, rows in found["curves"].items():
         lines += ["", f"| {knob} | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
         for row in rows:
-            cells = [f"{row[key]:.3f} ±{reach(row, key):.3f}" for key in titles.values()]
+            cells = [f"{row[key]:.3f}{reach(row, key)}" for key in titles.values()]
             lines.append(f"| {row['value']:g} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def reach(row: dict, key: str) -> float:
-    """Half of an interval, of which one side may be cut off."""
-    return max(row[key] - row[f"{key}/low"], row[f"{key}/high"] - row[key])
+def reach(row: dict, key: str) -> str:
+    """Half of an interval, of which one side may be cut off; "" where it is not known."""
+    if row[f"{key}/low"] is None:
+        return ""
+    return f" ±{max(row[key] - row[f'{key}/low'], row[f'{key}/high'] - row[key]):.3f}"
 
 
 def plot(found: dict) -> bytes | None:
@@ -186,7 +190,8 @@ def plot(found: dict) -> bytes | None:
             axis.set_ylim(bottom=0)
         axis.set_xlabel(TITLES[knob])
     for axis in axes[:, 0]:
-        axis.legend(fontsize="small")
+        if axis.lines[1:]:  # beside the one that marks 1
+            axis.legend(fontsize="small")
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=100)
     return data.getvalue()
@@ -196,8 +201,9 @@ def _line(axis, rows, key, label):
     """A number over the values of a knob, its interval shaded."""
     values, low, high = [row["value"] for row in rows], f"{key}/low", f"{key}/high"
     line, = axis.plot(values, [row[key] for row in rows], marker=".", label=label)
-    axis.fill_between(values, [row[low] for row in rows], [row[high] for row in rows], alpha=0.2,
-                      color=line.get_color())
+    # an interval that is not known is NaN here, which draws nothing
+    between = np.array([[row[low], row[high]] for row in rows], np.float64).T
+    axis.fill_between(values, *between, alpha=0.2, color=line.get_color())
 
 
 def define_own_flags() -> None:

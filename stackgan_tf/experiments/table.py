@@ -22,7 +22,8 @@ class Number:
 
     Attributes:
         value: the mean over the seeds.
-        low, high: of one seed, its 95 % interval; else the smallest and the largest.
+        low, high: of one seed, its 95 % interval, both the value where that is not known; else the
+            smallest and the largest.
         seeds: how many.
     """
 
@@ -32,7 +33,9 @@ class Number:
     seeds: int
 
     def text(self, name: str) -> str:
-        """With the interval in brackets."""
+        """With the interval in brackets, if there is one."""
+        if self.low == self.high:
+            return show(name, self.value)
         return (f"{show(name, self.value)} ({show(name, self.low)} to "
                 f"{show(name, self.high)})")
 
@@ -48,11 +51,12 @@ class Row:
     state: str = ""
 
 
-def combine(scores: list[tuple[float, float, float]]) -> Number:
+def combine(scores: list[tuple[float, float | None, float | None]]) -> Number:
     """Of (value, low, high) of each seed."""
     values = [value for value, _, _ in scores]
     low, high = scores[0][1:] if len(scores) == 1 else (min(values), max(values))
-    return Number(float(np.mean(values)), low, high, len(scores))
+    mean = float(np.mean(values))
+    return Number(mean, *((mean, mean) if low is None else (low, high)), len(scores))
 
 
 def rows(plan: Plan, runs: dict[str, dict]) -> list[Row]:

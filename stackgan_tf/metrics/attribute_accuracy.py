@@ -61,10 +61,10 @@ def intervals(predicted: np.ndarray, true: np.ndarray, mentions: np.ndarray,
     accuracy = np.divide(counts @ right, named, out=np.full(named.shape, np.nan), where=named > 0)
     drawn = np.nanmean(accuracy[named.any(1)], 1)
     value = np.mean([made[name][name] for name in made])
-    made["mean"] = bootstrap.interval("mean", value, drawn, 0.0, 1.0)
+    made["mean"] = bootstrap.interval("mean", value, len(right), drawn, 0.0, 1.0)
     result = {f"accuracy/{name}/{end}": values[f"{name}/{end}"]
               for name, values in made.items() for end in ("low", "high")}
-    if np.ptp(drawn) == 0:  # all right, or all wrong: no resample differs
+    if result["accuracy/mean/low"] is None:  # all right, all wrong or few: resamples cannot tell
         result |= {f"accuracy/mean/{end}": float(np.mean([
             result[f"accuracy/{name}/{end}"] for name in made if name != "mean"]))
             for end in ("low", "high")}

@@ -33,7 +33,7 @@ def compute(real: np.ndarray, fake: np.ndarray, replicates: int = bootstrap.REPL
     along = np.square(centered @ (root @ axes[:, kept])) / np.sqrt(values[kept])
     added = (np.square(centered).sum(1) - along.sum(1)) + 2.0 * centered @ (mean - real_mean)
     drawn = bootstrap.counts(len(added), replicates, seed) @ added / len(added)
-    return bootstrap.interval("frechet_distance", max(0.0, value), drawn, low=0.0)
+    return bootstrap.interval("frechet_distance", max(0.0, value), len(added), drawn, low=0.0)
 
 
 def statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,16 +14,19 @@ from stackgan_tf import bootstrap
 def compute(logits: np.ndarray, splits: int = 10, replicates: int = bootstrap.REPLICATES,
             seed: int = 0) -> dict[str, float]:
     """Args:
-        logits: of a classifier, float (N, classes), N at least `splits`.
+        logits: of a classifier, float (N, classes), N at least twice `splits`: the score of a
+            split of one picture is always 1.
 
     Returns:
         `inception_score`, the mean over the splits, with its interval, and
         `inception_score/split_std`, their standard deviation, which papers print behind it.
     """
     logits = np.asarray(logits, np.float64)
-    if logits.ndim != 2 or len(logits) < splits:
-        raise ValueError(f"logits {logits.shape} are no (N, classes) of at least {splits} rows, "
-                         "one a split.")
+    if logits.ndim != 2 or len(logits) < 2 * splits:
+        raise ValueError(f"logits {logits.shape} are no (N, classes) of at least {2 * splits} "
+                         "rows, two a split.")
+    if not np.isfinite(logits).all():
+        raise ValueError("logits are not finite numbers.")
     log_p = logits - logits.max(1, keepdims=True)
     log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
     p = np.exp(log_p)
@@ -32,7 +35,7 @@ def compute(logits: np.ndarray, splits: int = 10, replicates: int = bootstrap.RE
               for rows in np.array_split(np.arange(len(p)), splits)]
     shares = bootstrap.counts(len(p), replicates, seed) / len(p)
     drawn = [_score(mean, one) for mean, one in zip(shares @ p, shares @ inner)]
-    return {**bootstrap.interval("inception_score", np.mean(scores), drawn, low=1.0),
+    return {**bootstrap.interval("inception_score", np.mean(scores), len(p), drawn, low=1.0),
             "inception_score/split_std": float(np.std(scores))}
 
 

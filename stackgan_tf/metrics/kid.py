@@ -30,7 +30,7 @@ def compute(real: np.ndarray, fake: np.ndarray, replicates: int = bootstrap.REPL
                             bootstrap.counts(len(fake), replicates, seed)])
     values = real_term + _pairs(fake, drawn) - 2.0 * drawn @ _means(real, fake) / len(fake)
     # of a handful of pictures, a resample may have one of them only, and no pair
-    return bootstrap.interval("kid", values[0], values[1:][np.isfinite(values[1:])])
+    return bootstrap.interval("kid", values[0], len(fake), values[1:][np.isfinite(values[1:])])
 
 
 def _kernel(x, y):

@@ -32,7 +32,7 @@ CASES = {
     "missing": case(COMMAND, "--weights=F cannot be read: No such file"),
     "a folder": file(folder, "F cannot be read: Is a directory"),
     "a loop": case(COMMAND, "--weights=F cannot be read: Too many", files={"F": link("F")}),
-    "0 bytes": file(b"", "F is no PyTorch file", "give netG_epoch_N.pth"),
+    "0 bytes": file(b"", "F is no PyTorch file", "give one that torch.save made"),
     "1 byte": file(b"\x80", "F is no PyTorch file"),
     "a web page": file("<!DOCTYPE html>", "F is no PyTorch file"),
     "a pointer of Git LFS": file("version https://git-lfs.github.com/spec/v1\n", "no PyTorch file"),
