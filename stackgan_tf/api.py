@@ -50,7 +50,7 @@ def generate(captions: str | Sequence[str] | np.ndarray | None = None, run: str 
     knobs = {"truncation": truncation, "epsilon_scale": epsilon_scale,
              "text_strength": text_strength}
     _check(captions, run, checkpoint_dir, seed, count, stage, knobs)
-    generator = _load(checkpoint_dir, run, stage)
+    generator = _load(os.path.expanduser(checkpoint_dir), run, stage)
     one = captions is None or isinstance(captions, str)
     texts = [captions] if one else list(captions)
     _check_text(generator, captions)
@@ -81,7 +81,7 @@ def _check(captions, run, checkpoint_dir, seed, count, stage, knobs):
                                ("checkpoint_dir", checkpoint_dir, (str, os.PathLike))):
         if not isinstance(value, kinds):
             raise ValueError(f"{name}={printable(repr(value))} is no text.")
-    if seed + count > 2**63:
+    if int(seed) + int(count) > 2**63:  # NumPy's would wrap around
         raise ValueError(f"seed={seed} with count={count} goes beyond 2**63 - 1.")
     if stage not in (None, 1, 2):
         raise ValueError(f"stage={stage!r} is unknown; give 1, 2 or None for the highest.")

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from stackgan_tf import build, checkpoint, processes, saved_parts
 from stackgan_tf.config import TEXT_FIELDS, Config, UserError, to_flags
-from stackgan_tf.run_folder import Part, read_trained_on
+from stackgan_tf.run_folder import Part, flags_of_place, read_trained_on
 
 
 def find_stage1(config: Config, part: Part) -> str | None:
@@ -18,13 +18,16 @@ def find_stage1(config: Config, part: Part) -> str | None:
     kept = kept_stage1(part)
     if tf.io.gfile.exists(kept) and part.is_begun():
         return kept
+    if part.has_checkpoints():
+        raise UserError(f"{kept}, the Stage-I that {part.path} was trained on, is gone; put it "
+                        "back, or move that folder away to train Stage-II anew.")
     if config.stage1:
         _fitting(config, config.stage1)
         return config.stage1
     if not own.is_exported():
+        place = flags_of_place(config.checkpoint_dir, config.run)
         raise UserError(f"--stage=2 needs a Stage-I and {own.saved_model} is not there; first run "
-                        f"python -m stackgan_tf.train --stage=1 --run={config.run}, or give "
-                        "--stage1=PATH.")
+                        f"python -m stackgan_tf.train --stage=1{place}, or give --stage1=PATH.")
     _fitting(config, own.saved_model)
     return own.saved_model
 
@@ -50,7 +53,8 @@ def check_text_encoder(config: Config, source: str, text: Part) -> None:
         pass  # it reads no captions
     elif not _encoder_path(config, text):
         raise UserError(f"the text encoder that Stage-I {source} was trained with is not in "
-                        f"{text.path}; put it back there, or give it as --text_encoder=PATH.")
+                        f"{text.path}; {_from_checkpoint(text)}put it back there, or give it as "
+                        "--text_encoder=PATH.")
     elif theirs is None:
         print(f"warning: Stage-I {source} does not say which text encoder it was trained with; "
               "see to it that it is the one of this run.", flush=True)
@@ -68,8 +72,16 @@ def check_own_text_encoder(config: Config, part: Part, text: Part) -> None:
     path = _encoder_path(config, text)
     if theirs is not None and not (path and saved_parts.TextEncoder(path).has(theirs)):
         raise UserError(f"the text encoder that {part.saved_model} was trained with is not "
-                        f"{path or 'there'}; put it back as {text.saved_model}, or choose another "
-                        "--run.")
+                        f"{path or 'there'}; {_from_checkpoint(text)}put it back as "
+                        f"{text.saved_model}, or choose another --run.")
+
+
+def _from_checkpoint(text):
+    """What brings back a text encoder whose SavedModel alone is gone; "" if that cannot be."""
+    if text.is_exported() or not text.has_checkpoints():
+        return ""
+    return ("python -m stackgan_tf.train_text_encoder, with the flags of its training, exports it "
+            "again from its checkpoint; or ")
 
 
 def _encoder_path(config, text):

@@ -34,6 +34,9 @@ def read_lines(path: str | os.PathLike) -> list[str]:
                 raise ValueError(f"line {number:,} is no UTF-8 at its byte {error.start + 1} "
                                  f"(0x{line[error.start]:02x}); save the file as UTF-8."
                                  ) from error
+            if "\r" in captions[-1]:
+                raise ValueError(f"line {number:,} holds a carriage return, the line end of an old "
+                                 "Mac; save the file with line ends \\n.")
             if is_empty(captions[-1]):
                 empty.append(number)
     if len(empty) == len(captions):

@@ -261,7 +261,8 @@ def copy_directory(source: str, target: str) -> None:
         replace_directory(temporary, target)
     except (OSError, tf.errors.OpError) as error:
         disk.remove_quietly(temporary)
-        raise UserError(f"{source} could not be copied to {target}: {reason(error)}") from error
+        raise UserError(f"{source} could not be copied to {target}: {reason(error)}; make room, or "
+                        "see to the permissions.") from error
 
 
 def exported_step(path: str) -> int | None:
@@ -331,8 +332,9 @@ def export(path: str, parts: list, endpoints: dict, step: int | None = None,
         replace_directory(temporary, path)
     except (OSError, tf.errors.OpError) as error:
         disk.remove_quietly(temporary)
-        raise UserError(f"SavedModel {path} could not be written: {reason(error)}; "
-                        "the one before it, if any, is untouched.") from error
+        raise UserError(f"SavedModel {path} could not be written: {reason(error)}; make room, or "
+                        "see to the permissions. The one before it, if any, is untouched."
+                        ) from error
 
 
 class StageExport:

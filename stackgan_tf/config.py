@@ -152,6 +152,7 @@ POLICIES = ("color", "translation", "cutout")  # of --diff_augment, made in this
 
 # Where the data lies: the same data may lie elsewhere at the next start.
 PLACES = ("data_dir", "image_dir", "captions_dir")
+PATHS = (*PLACES, "text_encoder", "stage1")  # each may be spelt in several ways
 
 # What may change from one start of a part to the next without changing what is computed.
 FREE = (

@@ -27,6 +27,7 @@ what `sample` draws on the same machine: picture i of --seed=s has the seed s + 
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -329,8 +330,9 @@ def report(final: str, generator: Generator, endpoints: dict) -> None:
     folder = os.path.dirname(final)
     if "://" not in folder:
         folder, name = os.path.abspath(folder), os.path.basename(os.path.abspath(folder))
-        print(f"To serve it:\n    docker run -p 8501:8501 -v {folder}:/models/{name} "
-              f"-e MODEL_NAME={name} tensorflow/serving", flush=True)
+        volume, model = shlex.quote(f"{folder}:/models/{name}"), shlex.quote(f"MODEL_NAME={name}")
+        print(f"To serve it:\n    docker run -p 8501:8501 -v {volume} -e {model} "
+              "tensorflow/serving", flush=True)
 
 
 def define_own_flags() -> None:

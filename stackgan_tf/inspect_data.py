@@ -35,7 +35,7 @@ FILES = ("report.json", "contact_sheet.png")
 def main(_):
     # as Stage-II gets the data: some data sets keep larger pictures for it
     settings = config.resolve({**config.given_flags(), "stage": 2})
-    output = flags.FLAGS.output
+    output = os.path.expanduser(flags.FLAGS.output)
     if output:
         refuse_to_overwrite(output)
     made = not os.path.exists(output)

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def iterate(
     Remembers no line but the first, so a picture named twice is the caller's to find. Raises
     what `read` does.
     """
-    manifest = _manifest(data_dir)
+    manifest = _manifest(data_dir, with_text)
     folder, first, offset = manifest.parent.resolve(), None, 0
     try:
         with open(manifest, "rb") as file:
@@ -84,12 +85,12 @@ def iterate(
     except OSError as error:
         raise ValueError(f"{manifest} cannot be read: {error.strerror}.") from error
     if first is None and not problems:
-        raise ValueError(f"{manifest} is empty; write one line a picture: {EXAMPLE}")
+        raise ValueError(f"{manifest} is empty; {_form(with_text)}")
 
 
-def count(data_dir: str) -> int:
+def count(data_dir: str, with_text: bool = True) -> int:
     """Lines of the manifest, unchecked: at least as many as either split has pictures."""
-    with open(_manifest(data_dir), "rb") as file:
+    with open(_manifest(data_dir, with_text), "rb") as file:
         return sum(1 for line in file if line.strip())
 
 
@@ -111,7 +112,12 @@ def check_new(line: Line, first: int) -> None:
         )
 
 
-def _manifest(data_dir: str) -> Path:
+def _form(with_text):
+    """How the file is written, for the end of an error."""
+    return ("write one line a picture: " + (EXAMPLE if with_text else '{"file": "images/a.jpg"}'))
+
+
+def _manifest(data_dir: str, with_text: bool = True) -> Path:
     """The path of a folder's manifest, which is there."""
     if not str(data_dir).strip():
         raise ValueError(f"data_dir is empty; give the folder that holds {MANIFEST}.")
@@ -121,7 +127,7 @@ def _manifest(data_dir: str) -> Path:
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise ValueError(f"data_dir={data_dir} {problem}; give the folder with {MANIFEST}.")
     if not manifest.is_file():
-        raise ValueError(f"{manifest} is missing; write one line a picture: {EXAMPLE}")
+        raise ValueError(f"{manifest} is missing; {_form(with_text)}")
     return manifest
 
 
@@ -171,7 +177,8 @@ def _captions(line: dict) -> tuple[str, ...]:
         raise ValueError(f'"captions" is a text; make it a list: "captions": [{_short(captions)}].')
     if not isinstance(captions, list) or not captions:
         problem = _value(line, "captions")
-        raise ValueError(f'"captions" is {problem}; give a list of texts: ["a red bird"].')
+        raise ValueError(f'"captions" is {problem}; give a list of texts: ["a red bird"] (or train '
+                         "without text: --embedding_dim=0).")
     for caption in captions:
         if not isinstance(caption, str) or is_empty(caption):
             raise ValueError(
@@ -205,10 +212,23 @@ def _path(file: str, folder: Path) -> Path:
     if not path.is_relative_to(folder):
         raise ValueError(f'"file" is {file!r}, a link to {path}, which is outside of {inside}')
     if not exists:
-        raise ValueError(f'"file" is {file!r}, which is not in {folder}; add it or drop the line.')
+        alike = _other_spelling(folder / file)
+        # as JSON, whose escapes show what looks the same
+        remedy = (f"write {json.dumps(os.path.join(os.path.dirname(file), alike))}, which is there"
+                  if alike else "add it or drop the line")
+        raise ValueError(f'"file" is {file!r}, which is not in {folder}; {remedy}.')
     if not is_file:
         raise ValueError(f'"file" is {file!r}, which is not a file; give the picture itself.')
     return path
+
+
+def _other_spelling(path):
+    """The name beside a missing `path` that differs in capitals or Unicode's form alone; ""."""
+    def plain(name):
+        return unicodedata.normalize("NFC", name).casefold()
+
+    names = os.listdir(path.parent) if path.parent.is_dir() else ()
+    return next((name for name in names if plain(name) == plain(path.name)), "")
 
 
 def _value(line: dict, key: str) -> str:

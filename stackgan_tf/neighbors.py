@@ -12,6 +12,7 @@ import numpy as np
 from stackgan_tf import build, images
 from stackgan_tf.config import UserError
 from stackgan_tf.parallel import in_order
+from stackgan_tf.pipeline import picture_key, text
 from stackgan_tf.progress import Progress
 
 SIDE = 16
@@ -26,20 +27,30 @@ def of_run(generator, pictures: np.ndarray, count: int, data_dir: str | None = N
         generator: a generate.Generator.
         data_dir: where they are now, if they were moved.
 
-    Raises UserError if they are not known or cannot be read.
+    Says so if other pictures lie there. Raises UserError if they are not known or cannot be read.
     """
     config = generator.data_config(data_dir=data_dir)
     bar = Progress("reading the training pictures", 0, None, unit=" pictures")
+    known, seen, others = generator.part.read_trained_on(), 0, 0
+    known = None if known is None else set(known.tolist())
 
     def training():
-        for number, element in enumerate(build.load_elements(config, "train"), 1):
-            bar.update(number)
+        nonlocal seen, others
+        for seen, element in enumerate(build.load_elements(config, "train"), 1):
+            captions = [text(caption) for caption in element.get("captions", ())]
+            if known is not None and "file_name" in element and captions:
+                others += picture_key(text(element["file_name"]), captions) not in known
+            bar.update(seen)
             yield element["image"]
 
     try:
-        return nearest(pictures, training(), count, config.crop_margin)
+        found = nearest(pictures, training(), count, config.crop_margin)
     finally:
         bar.close()
+    if others and not config.shuffle_captions:
+        print(f"warning: {others:,} of these {seen:,} pictures have other names or captions than "
+              f"those that run {generator.run!r} was trained on.", flush=True)
+    return found
 
 
 def nearest(pictures: np.ndarray, training: Iterable[np.ndarray], count: int, margin: float

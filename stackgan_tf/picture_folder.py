@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 
 from stackgan_tf import images
@@ -85,6 +86,10 @@ def claim(folder: str, settings: dict):
                         "an empty folder, or a new one.")
     if os.path.exists(path):
         _settings_of(folder)  # which may be damaged: then nothing is written
+        for file in others:  # metrics would read them
+            if file != SETTINGS and not re.fullmatch(r"\d{7,}\.png", file):
+                raise UserError(f"--folder={folder} holds {file} beside the pictures that sample "
+                                "made there; move it away, or choose another folder.")
     claimed = lock(os.path.join(folder, ".lock"), f"another process is filling {folder}; wait for "
                    "it, or choose another --folder.")
     for file in os.listdir(folder):

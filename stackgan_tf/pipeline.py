@@ -32,8 +32,8 @@ class Examples:
             where the data has none.
         offsets: int64 (N + 1,), where each picture's embeddings begin; None likewise.
         extra: {name: array (N, ...)} of whatever else the data set gives of fixed shape.
-        keys: uint64 (N,) by which a picture is known in another split or folder: of its file's name
-            and its captions; None where the data does not give both.
+        keys: uint64 (N,), each picture's `picture_key`; None where the data does not give both
+            names and captions.
     """
 
     def __init__(self, elements: Iterable[dict], size: int):
@@ -72,8 +72,7 @@ class Examples:
         if rows:
             self._map_embeddings(dims, rows)
         self.extra = {name: np.array(values) for name, values in extra.items()}
-        # without folders, which may be renamed
-        self._names = [text(name).rsplit("/", 1)[-1] for name in self.extra.get("file_name", ())]
+        self._names = [_without_folders(name) for name in self.extra.get("file_name", ())]
         self.keys = self._keys()
 
     def _map_embeddings(self, dims, rows):
@@ -103,8 +102,7 @@ class Examples:
     def _keys(self):
         if len(self._names) != len(self) or not all(self.captions):
             return None
-        return np.array([int.from_bytes(hashlib.sha256(json.dumps(row).encode()).digest()[:8])
-                         for row in zip(self._names, self.captions, strict=True)], np.uint64)
+        return np.array(list(map(picture_key, self._names, self.captions)), np.uint64)
 
     def shuffle_captions(self, seed: int) -> None:
         """Gives each picture the captions, or embeddings, of another one: a control that has
@@ -132,6 +130,17 @@ class Examples:
 
     def __len__(self):
         return len(self.captions)
+
+
+def picture_key(name: str, captions: list[str]) -> int:
+    """By which a picture is known in another split or folder, 64 bits: of its file's name without
+    folders, which may be renamed, and its captions."""
+    row = json.dumps([_without_folders(name), captions])
+    return int.from_bytes(hashlib.sha256(row.encode()).digest()[:8])
+
+
+def _without_folders(name):
+    return text(name).rsplit("/", 1)[-1]
 
 
 def text(caption) -> str:

@@ -31,7 +31,15 @@ import tensorflow_datasets as tfds
 from absl import flags
 
 from stackgan_tf import disk, run_folder, shards, sources
-from stackgan_tf.config import Config, UserError, define_flags, given_flags, resolve, run_cli
+from stackgan_tf.config import (
+    PATHS,
+    Config,
+    UserError,
+    define_flags,
+    given_flags,
+    resolve,
+    run_cli,
+)
 from stackgan_tf.messages import printable, reason
 from stackgan_tf.pipeline import text
 from stackgan_tf.progress import Progress, StopSignal
@@ -125,7 +133,8 @@ def _before(settings):
         raise UserError(f"{path} is damaged; choose another --output.")
     was = before["settings"]
     differences = [f"--{name}={now.get(name)} (was {was.get(name)})"
-                   for name in {**was, **now} if now.get(name) != was.get(name)]
+                   for name in {**was, **now} if now.get(name) != was.get(name) and not (
+                       name in PATHS and run_folder.same_path(was.get(name, ""), now[name]))]
     if differences:
         raise UserError(f"--output={output} was begun with other settings: "
                         f"{', '.join(differences)}; repeat those, or choose another --output.")

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shlex
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +15,16 @@ except ImportError:  # Windows
     fcntl = None
 
 from stackgan_tf import disk
-from stackgan_tf.config import CHECKPOINT, FREE, PLACES, REPLACED, Config, UserError, check_run
+from stackgan_tf.config import (
+    CHECKPOINT,
+    FREE,
+    PATHS,
+    PLACES,
+    REPLACED,
+    Config,
+    UserError,
+    check_run,
+)
 from stackgan_tf.messages import reason
 
 PARTS = ("text_encoder", "stage1", "stage2")
@@ -83,6 +93,15 @@ class Part:
             raise UserError(f"{path} is damaged ({reason(error)}); restore it, or move the folder "
                             f"{self.path} away to start over.") from error
 
+    def known_config(self) -> dict | None:
+        """The same; UserError if there are checkpoints of which nothing says how they were made."""
+        before = self.read_config()
+        if not before and self.has_checkpoints():
+            raise UserError(f"{self.settings} is gone or empty, so what the checkpoints beside it "
+                            "were made with is not known; restore it, or move the folder "
+                            f"{self.path} away to start over.")
+        return before
+
     def config(self, *needed: str) -> Config | None:
         """The same as a Config; a field that an older version did not write has its default, with
         which nothing is other than before there was such a field.
@@ -121,11 +140,7 @@ class Part:
         data in the same place is said and used: pictures may have been added. So are other pixels
         alone: the libraries of another machine may decode a picture a little differently.
         """
-        before = self.read_config() or {}
-        if not before and self.has_checkpoints():
-            raise UserError(f"{self.settings} is gone or empty, so what the checkpoints beside it "
-                            "were made with is not known; restore it, or move the folder "
-                            f"{self.path} away to start over.")
+        before = self.known_config() or {}
         if not before or not self.is_begun():
             return before
         now, was = dataclasses.asdict(config), dataclasses.asdict(self.config())
@@ -134,7 +149,8 @@ class Part:
         same = noted is not None and (data is None or alike(noted, data, pixels=False))
         names = [name for name in names if not (same and name in PLACES)]
         differences = [f"--{name}={now[name]} (was {was[name]})" for name in names
-                       if was[name] != now[name]]
+                       if was[name] != now[name]
+                       and not (name in PATHS and same_path(was[name], now[name]))]
         if differences:
             raise UserError(f"{self.path} was made with other settings: "
                             f"{', '.join(differences)}; repeat those, or choose another --run.")
@@ -237,6 +253,12 @@ def check_types(stored) -> None:
             raise ValueError(f"{field.name} is {str(value)[:60]!r}, no {field.type.__name__}")
 
 
+def same_path(one: str, other: str) -> bool:
+    """Whether two spellings name one file or folder, seen from here."""
+    return "://" not in one + other and bool(one and other) and (
+        os.path.realpath(os.path.expanduser(one)) == os.path.realpath(os.path.expanduser(other)))
+
+
 def _refuse_constant(name):
     raise ValueError(f"it holds {name}")
 
@@ -282,6 +304,14 @@ def find_run(checkpoint_dir: str, run: str) -> str:
             runs = sorted(name for name in names if not name.startswith(".") and any(
                 tf.io.gfile.isdir(os.path.join(checkpoint_dir, name, part)) for part in PARTS))
         known = f"there are: {', '.join(runs)}" if runs else "there is none"
-        raise UserError(f"--run={run}: no such run in {checkpoint_dir} ({known}); "
-                        "train one with: python -m stackgan_tf.train --stage=1")
+        place = flags_of_place(checkpoint_dir, run)
+        raise UserError(f"--run={run}: no such run in {checkpoint_dir} ({known}); train one with: "
+                        f"python -m stackgan_tf.train --stage=1{place}")
     return path
+
+
+def flags_of_place(checkpoint_dir: str, run: str) -> str:
+    """What a command of this run needs to find it: " --run=...", "" where the defaults do."""
+    given = {"run": run, "checkpoint_dir": checkpoint_dir}
+    return "".join(f" --{name}={shlex.quote(value)}" for name, value in given.items()
+                   if value != getattr(Config, name))

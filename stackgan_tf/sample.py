@@ -235,6 +235,9 @@ def check_output(samples: str, output: str, names: Sequence[str]) -> None:
     if "://" in (output or samples):
         raise UserError(f"pictures cannot be written in {output or samples}; give a local "
                         "--output.")
+    if output and os.path.exists(os.path.join(output, picture_folder.SETTINGS)):
+        raise UserError(f"--output={output} holds pictures that --folder made for metrics; choose "
+                        "another folder.")
     for name in names if output else ():
         if os.path.exists(os.path.join(output, name)):
             raise UserError(f"--output={output} already holds {name}; choose another folder, or "

@@ -8,6 +8,10 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from stackgan_tf.config import UserError
+from stackgan_tf.messages import reason
+
+_REMEDY = ("put it back whole, or, if it is a run's own, give the command that trained it again: "
+           "that exports it from its checkpoint")
 
 
 class SavedPart:
@@ -21,12 +25,15 @@ class SavedPart:
 
     def __init__(self, path: str, what: str):
         if not tf.io.gfile.exists(os.path.join(path, "saved_model.pb")):
-            raise UserError(f"{what} {path} is no SavedModel folder (it has no saved_model.pb).")
+            inner = os.path.join(path, "saved_model")
+            remedy = f"; give {inner}" if tf.io.gfile.exists(inner) else f"; {_REMEDY}"
+            raise UserError(f"{what} {path} is no SavedModel folder (it has no saved_model.pb)"
+                            f"{remedy}.")
         try:
             self.loaded = tf.saved_model.load(path)
         except (OSError, ValueError, IndexError, tf.errors.OpError) as error:
-            raise UserError(f"{what} {path} cannot be loaded: "
-                            f"{str(error).splitlines()[0][:200]}") from error
+            raise UserError(f"{what} {path} cannot be loaded ({reason(error)}); {_REMEDY}."
+                            ) from error
         if "serving_default" not in self.loaded.signatures:
             raise UserError(f"{what} {path} has no signature serving_default.")
         self.path = path
@@ -38,6 +45,14 @@ class SavedPart:
         """Calls the signature with those of `inputs` that it asks for."""
         return self.function(**{name: inputs[name] for name in self.inputs})
 
+
+def is_whole(path: str) -> bool:
+    """Whether there is a SavedModel that can be loaded."""
+    try:
+        SavedPart(path, "")
+    except UserError:
+        return False
+    return True
 
 
 def with_constants(function) -> Callable:

@@ -19,7 +19,7 @@ def from_flags(given: dict) -> Config:
     shared = None
     if given.get("stage") == 2:
         shared = Part(given.get("checkpoint_dir", Config.checkpoint_dir),
-                      given.get("run", Config.run), "stage1").read_config()
+                      given.get("run", Config.run), "stage1").known_config()
     config = resolve(given, shared)
     dim = build.embedding_dim(config) if config.embedding_dim else 0
     config = dataclasses.replace(config, precomputed_embeddings=bool(dim))

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from stackgan_tf import pipeline
 from stackgan_tf.config import UserError
+from stackgan_tf.messages import reason
 
 # What the generators of a seed are for: 0 to 2, 5 and 6 are pipeline's and the text encoder's.
 _SHARDS, _BLOCK = 3, 4
@@ -149,10 +150,9 @@ class Stream:
         try:
             yield
         except tf.errors.OpError as error:
-            lines = (error.message or "").strip().splitlines() or ["no reason given"]
             folder = os.path.dirname(self.prepared.paths[0])
-            self.error = UserError(f"{folder} cannot be read: {lines[0][:300]}; see to the disk, "
-                                   "or prepare it anew.")
+            self.error = UserError(f"{folder} cannot be read: {reason(error)}; see to the disk, or "
+                                   "prepare it anew.")
             raise self.error from error
 
     def _batches(self, start, stop):

@@ -183,6 +183,7 @@ class Trainer:
             print(f"already trained for {start} steps; for more, raise --train_steps or --epochs.")
             saved = self.part.saved_model
             if chief and (checkpoint.exported_step(saved) != start  # was killed in between
+                          or not saved_parts.is_whole(saved)
                           # or an older version kept no mean
                           or config.embedding_dim and checkpoint.text_mean(saved) is None):
                 self.export(start)

@@ -182,8 +182,10 @@ def train(settings: Config) -> int:
     """Trains and exports the run's text encoder, or goes on with it; returns the exit code."""
     devices.settle_determinism(settings)
     part = _check(settings)
-    done = part.is_exported()  # an older version kept no image encoder, its checkpoint has it
-    if done and (tf.io.gfile.exists(part.image_encoder) or not part.has_checkpoints()):
+    fixed = not part.has_checkpoints()  # there is nothing to export it from again
+    done = part.is_exported() and (fixed or saved_parts.is_whole(part.saved_model))
+    # an older version kept no image encoder, its checkpoint has it
+    if done and (fixed or saved_parts.is_whole(part.image_encoder)):
         print(f"{part.path} is finished; nothing to do.")
         return 0
     data = _load(dataclasses.replace(settings, stage=1, image_size=IMAGE_SIZE))

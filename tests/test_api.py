@@ -72,6 +72,8 @@ def test_runs_without_captions(runs, tmp_path):
     ({"count": 0}, "count=0 is no whole number"),
     ({"count": 1.5}, "count=1.5 is no whole number"),
     ({"seed": 2**63}, "beyond"),
+    ({"seed": np.int64(2**63 - 1), "count": np.int64(2)}, "beyond"),
+    ({"seed": np.uint64(2**64 - 1)}, "beyond"),
     ({"seed": "0"}, "seed='0' is no whole number"),
     ({"stage": 3}, "stage=3 is unknown"),
     ({"stage": 2, "run": "sketch"}, "no trained stage 2"),

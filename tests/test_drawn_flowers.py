@@ -188,3 +188,31 @@ def test_interrupted_drawing_is_not_taken_for_data(tmp_path, monkeypatch):
         drawn_flowers.load(config, "train")
     monkeypatch.setattr(drawn_flowers, "_example", draw)
     assert sum(1 for _ in drawn_flowers.load(config, "train")) == 24
+
+
+@pytest.mark.parametrize("files, found, dataset", [
+    (["captions.jsonl", "a.png"], "captions.jsonl", "folder"), (["a.JPG"], "a.JPG", "folder"),
+    (["downloads/x.png", "in/a.webp"], "in/a.webp", "folder"), (["0.tar"], "0.tar", "webdataset"),
+    (["prepared.json"], "prepared.json", "prepared"),
+    (["train/filenames.pickle"], "train/filenames.pickle", "reed")])
+def test_nothing_is_drawn_into_data_of_the_users(tmp_path, files, found, dataset):
+    from stackgan_tf.datasets import drawn_flowers
+
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_bytes(b"")
+    before = sorted(tmp_path.rglob("*"))
+    config = types.SimpleNamespace(data_dir=str(tmp_path), images_per_class=1)
+    with pytest.raises(ValueError, match=f"holds {found}, and .*; add --dataset={dataset}"):
+        drawn_flowers.load(config, "train")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_cache_of_other_data_sets_is_no_data_of_the_users(tmp_path):
+    from stackgan_tf.datasets import drawn_flowers
+
+    for file in ("downloads/mnist/a.gz", "mnist/3.0.1/mnist-train.tfrecord", "downloads/a.png"):
+        (tmp_path / file).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / file).write_bytes(b"")
+    config = types.SimpleNamespace(data_dir=str(tmp_path), images_per_class=1)
+    assert sum(1 for _ in drawn_flowers.load(config, "test")) == 6

@@ -177,6 +177,9 @@ def test_command_writes_both_files_and_never_over_others(made, tmp_path, monkeyp
     assert first == second
     refused = run(f"--data_dir={made}", "--output=inspect_folder")
     assert refused.returncode == 1 and "already holds report.json" in refused.stderr
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert run(f"--data_dir={made}", "--output=~/seen").returncode == 0
+    assert (tmp_path / "home/seen/report.json").exists() and not (tmp_path / "~").exists()
     unread = run("--data_dir=nowhere")
     assert unread.returncode == 1 and "nowhere does not exist" in unread.stderr
     assert not (tmp_path / "inspect_folder-3").exists()

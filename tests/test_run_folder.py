@@ -142,6 +142,20 @@ def test_an_option_that_an_older_version_did_not_know_was_off(tiny, tmp_path):
         part.check(dataclasses.replace(config, sketch_weight=20.0))
 
 
+def test_another_spelling_of_a_path_is_no_other_setting(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    part, config = Part(str(tmp_path), "run", "stage1"), tiny(text_encoder="te", data_dir="here/")
+    os.makedirs(os.path.join(part.checkpoints, "step-00000003"))
+    os.symlink("te", "link")
+    with open(part.settings, "w") as file:
+        json.dump(dataclasses.asdict(config), file)
+    for same in ("te", "./te", str(tmp_path / "te"), "link"):
+        part.check(dataclasses.replace(config, text_encoder=same, data_dir=str(tmp_path / "here")))
+    for other in ("te2", "", "gs://te"):
+        with pytest.raises(UserError, match=rf"--text_encoder={other} \(was te\)"):
+            part.check(dataclasses.replace(config, text_encoder=other))
+
+
 OLD = "12 pictures, captions and classes 01234567"  # as versions before wrote it
 
 

@@ -3,14 +3,16 @@
 import io
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from stackgan_tf import neighbors, sample, strips
+from stackgan_tf import build, neighbors, pipeline, sample, strips
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.generate import Generator
+from stackgan_tf.run_folder import Part
 
 
 def frames(path):
@@ -173,6 +175,23 @@ def test_neighbors_of_a_run_are_its_training_pictures(runs, folder, tmp_path):
         assert (row[:, 2 + 18 * place:18 + 18 * place] == small[i]).all()
     with pytest.raises(UserError, match="captions.jsonl"):
         sample.sample(str(root), "mine", ["ab"], neighbors=3)
+
+
+def test_neighbors_of_other_data_are_said_to_be_that(monkeypatch, tmp_path, capsys):
+    rows = [{"image": np.zeros((20, 20, 3), np.uint8), "file_name": f"a/{i}.png",
+             "captions": [f"c{i}".encode()]} for i in range(5)]
+    monkeypatch.setattr(build, "load_elements", lambda *_: iter(rows))
+    part, made = Part(str(tmp_path), "run", "stage1"), np.zeros((1, 16, 16, 3), np.uint8)
+    generator = SimpleNamespace(part=part, run="run", data_config=lambda **_: Config())
+    neighbors.of_run(generator, made, 2)
+    assert "warning" not in capsys.readouterr().out  # it is not known what was trained on
+    part.write_trained_on(pipeline.Examples(rows, 16).keys)
+    neighbors.of_run(generator, made, 2)
+    assert "warning" not in capsys.readouterr().out
+    rows[1]["captions"] = [b"other"]
+    neighbors.of_run(generator, made, 2)
+    assert "warning: 1 of these 5 pictures have other names or captions than those that run 'run'" \
+        in capsys.readouterr().out
 
 
 def test_no_training_picture_is_said():

@@ -278,6 +278,19 @@ def test_training_again_changes_nothing(runs):
     assert os.stat(path).st_mtime_ns == before
 
 
+def test_a_damaged_savedmodel_is_exported_again_from_the_checkpoint(runs):
+    checkpoints, flags = runs
+    shutil.copytree(os.path.join(checkpoints, "straight"), os.path.join(checkpoints, "damaged"))
+    before = Generator(checkpoints, "straight", 1).generate(["a red square"], [0])
+    os.truncate(os.path.join(checkpoints, "damaged/stage1/saved_model/variables/variables.index"),
+                0)
+    with pytest.raises(UserError, match="cannot be loaded .* the command that trained it again"):
+        Generator(checkpoints, "damaged", 1)
+    assert "already trained for 6 steps" in command_here("train", *flags(1, "damaged")).stdout
+    again = Generator(checkpoints, "damaged", 1).generate(["a red square"], [0])
+    np.testing.assert_array_equal(again, before)
+
+
 def test_other_settings_are_listed_and_refused(runs):
     _, flags = runs
     done = command_here("train", *flags(1, "straight", batch_size=5, seed=3), check=False)

@@ -169,6 +169,19 @@ def test_a_run_of_before_gets_its_image_encoder_from_the_checkpoint(trained, cap
         image_encoder.JointSpace(part)
 
 
+def test_a_damaged_text_encoder_is_exported_again_from_the_checkpoint(trained, capsys):
+    shutil.copytree(trained / "runs/contrastive", trained / "runs/damaged")
+    part = run_folder.Part(str(trained / "runs"), "damaged", "text_encoder")
+    before = saved_parts.TextEncoder(part.saved_model).fingerprint()
+    for path in (part.saved_model, part.image_encoder):
+        os.truncate(os.path.join(path, "variables/variables.index"), 0)
+        assert train_text_encoder.train(settings(
+            trained, "damaged", text_encoder_loss="contrastive")) == 0
+        assert saved_parts.is_whole(path)
+    np.testing.assert_allclose(saved_parts.TextEncoder(part.saved_model).fingerprint(), before,
+                               rtol=1e-5)
+
+
 def test_a_text_encoder_of_another_run_brings_its_image_encoder(trained, folder):
     theirs = run_folder.Part(str(trained / "runs"), "contrastive", "text_encoder")
     ours = run_folder.Part(str(folder / "runs"), "new", "text_encoder")

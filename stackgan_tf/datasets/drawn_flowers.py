@@ -115,6 +115,7 @@ def load(config, split: str) -> tf.data.Dataset:
         flower_drawing.CLASS_NAMES), file_name string, attributes {name: int64 index into
         flower_drawing.ATTRIBUTES[name]}, mentions bool (10, 5).
     """
+    _refuse_other_data(config.data_dir)
     with _quiet_tfds():
         builder = DrawnFlowers(data_dir=config.data_dir or None,
                                config=_config(config.images_per_class))
@@ -126,6 +127,33 @@ def load(config, split: str) -> tf.data.Dataset:
             interleave_cycle_length=1,
             try_autocache=False)  # would hold every decoded picture, 800 MB, in memory
         return builder.as_dataset(split=split, shuffle_files=False, read_config=read_config)
+
+
+def _refuse_other_data(data_dir):
+    """ValueError where --data_dir is a set of the user's, not a cache: --dataset was forgotten."""
+    folder = os.path.expanduser(data_dir)
+    if not folder or not os.path.isdir(folder):
+        return
+    for dataset, mark in (("folder", "captions.jsonl"), ("prepared", "prepared.json"),
+                          ("reed", os.path.join("train", "filenames.pickle"))):
+        if os.path.isfile(os.path.join(folder, mark)):
+            raise ValueError(f"data_dir={data_dir} holds {mark}, and --dataset=drawn_flowers would "
+                             f"draw its own flowers into it; add --dataset={dataset}.")
+    if found := _first_of_other_data(folder) or next(
+            (file for entry in os.scandir(folder) if entry.is_dir() and entry.name != "downloads"
+             and (file := _first_of_other_data(entry.path))), None):
+        tar = found.endswith(".tar")
+        raise ValueError(
+            f"data_dir={data_dir} holds {os.path.relpath(found, folder)}, and "
+            "--dataset=drawn_flowers would draw its own flowers into it; add --dataset="
+            + ("webdataset." if tar else "folder (README: which files it needs)."))
+
+
+def _first_of_other_data(folder):
+    """Path of a picture or tar that lies in the folder itself; None if there is none."""
+    kinds = {".tar", *Image.registered_extensions()}
+    return next((entry.path for entry in os.scandir(folder) if entry.is_file()
+                 and os.path.splitext(entry.name)[1].lower() in kinds), None)
 
 
 def _prepare(builder):

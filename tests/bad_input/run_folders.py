@@ -124,6 +124,15 @@ CASES = {
         "runs/silent/stage1/config.json is gone", "restore it, or move the folder", run="silent",
         files={"runs/silent/stage1/ckpt/step-00000001": ""}),
 
+    "Stage-II without the settings of its Stage-I": on_run(
+        "train --stage=2 --dataset=folder --data_dir=D --batch_size=2",
+        "runs/sketch/stage1/config.json is gone", "restore it, or move the folder",
+        files={"runs/sketch/stage1/ckpt/step-00000001": ""}),
+    "Stage-II without the Stage-I that it was trained on": on_run(
+        "train --stage=2 --dataset=folder --data_dir=D --batch_size=2",
+        "runs/sketch/stage2/stage1, the Stage-I that", "is gone; put it back",
+        files={"runs/sketch/stage2/ckpt/step-00000001": ""}),
+
     # its SavedModels
     "Stage-I gone": model(gone, "is missing", "train it with"),
     "Stage-I a file": model(b"hello", "is missing", "train it with"),
@@ -158,6 +167,18 @@ CASES = {
        for word in ("numbers", "no numbers", "two answers", "of any size", "stage1")},
     "text encoder missing": case(f"{TRAIN}none", "text encoder none is no SavedModel folder"),
     "text encoder a file": case(f"{TRAIN}D/0.png", "text encoder D/0.png is no SavedModel folder"),
+    "text encoder one folder too high": case(
+        f"{TRAIN}E", "text encoder E is no SavedModel folder", "; give E/saved_model.", files={
+            "E/saved_model": Copy("encoder")}),
+    "text encoder that a checkpoint still has": on_run(
+        "train --stage=2 --dataset=folder --data_dir=D --batch_size=2 --embedding_dim=4 "
+        "--noise_dim=5 --condition_dim=3", "the text encoder that Stage-I",
+        "train_text_encoder, with the flags of its training", files={
+            ENCODER: gone, "runs/sketch/text_encoder/ckpt/step-00000001": "",
+            "runs/sketch/text_encoder/config.json":
+            '{"dataset": "folder", "data_dir": "D", "embedding_dim": 4}',
+            "runs/sketch/stage1/saved_model/assets.extra/text_encoder.json":
+            '{"fingerprint": [1, 2, 3, 4]}'}),
     "text encoder of no signature": case(f"{TRAIN}E", "E has no signature serving_default",
                                          files={"E": Copy("no signature")}),
     "text encoder a Keras file": case(f"{TRAIN}E.keras", "E.keras is no SavedModel folder",
@@ -188,6 +209,8 @@ CASES = {
     "captions_file a folder": on_run("sample --captions_file=D", "captions_file=D cannot be read"),
     "captions_file a loop": on_run("sample --captions_file=L", "captions_file=L cannot be read",
                                    files={"L": link("L")}),
+    "captions_file of an old Mac": on_run(
+        "sample --captions_file=F", "line 1 holds a carriage return", files={"F": b"red\rblue\n"}),
     "captions_file of zeros": on_run("sample --captions_file=/dev/zero", "more than 10,000 bytes"),
     "captions of a run without text": on_run(DRAW, "was trained without text; leave --captions out",
                                              run="silent"),
@@ -223,6 +246,11 @@ CASES = {
     "truncation of nothing": on_run([*DRAW.split(), "--truncation="], "--truncation= "),
     "output that is taken": on_run(f"{DRAW} --output=O", "--output=O already holds grid.png",
                                    files={"O/grid.png": b""}),
+    "output that is for metrics": on_run(
+        f"{DRAW} --output=O", "O holds pictures that --folder made", files={"O/sample.json": "{}"}),
+    "folder of other pictures": on_run(
+        f"{DRAW} --folder=O", "--folder=O holds grid.png beside", files={
+            "O/sample.json": "{}", "O/grid.png": b""}),
     "folder of another run": on_run(f"{DRAW} --folder=O", "O/sample.json is damaged",
                                     files={"O/sample.json": "[1]"}),
 }
