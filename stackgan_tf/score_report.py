@@ -155,7 +155,8 @@ def plot(path: str, records: list[dict]) -> bool:
             line, = axis.plot(steps, value, marker=".", label=label)
             axis.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
         axis.set(title=name, xlabel="step")
-        axis.legend(fontsize="xx-small")
+        if any(lines):  # an older record may say nothing of its settings
+            axis.legend(fontsize="xx-small")
     for axis in axes[len(panels):]:
         axis.remove()
     data = io.BytesIO()
