@@ -17,6 +17,8 @@ from stackgan_tf.generate import BATCH_SIZE
 from stackgan_tf.progress import Progress
 from stackgan_tf.run_folder import refuse_unwritable
 
+FOLDER = "attribute_classifier"  # in --checkpoint_dir
+
 
 def targets(examples) -> np.ndarray:
     """What drawn flowers really show, as `Judge.read` reads it: int (N, 5)."""
@@ -40,7 +42,7 @@ class Judge:
 
     def __init__(self, checkpoint_dir: str, data_dir: str, crop_margin: float = Config.crop_margin,
                  images_per_class: int = Config.images_per_class, steps: int = 1500):
-        folder = os.path.join(checkpoint_dir, "attribute_classifier", f"margin-{crop_margin:g}")
+        folder = os.path.join(checkpoint_dir, FOLDER, f"margin-{crop_margin:g}")
         self._model, self._card = (os.path.join(folder, name)
                                    for name in ("saved_model", "classifier.json"))
         self.settings = {"dataset_version": str(drawn_flowers.DrawnFlowers.VERSION),
@@ -48,7 +50,7 @@ class Judge:
                          "crop_margin": crop_margin, "images_per_class": images_per_class,
                          "steps": steps}
         card = self._read_card()
-        if card.get("settings") != self.settings:
+        if card.get("settings") != self.settings or not saved_parts.is_whole(self._model):
             refuse_unwritable(folder)
             card = self._train(data_dir)
         self.accuracy = card["accuracy"]

@@ -51,18 +51,23 @@ def check_text_encoder(config: Config, source: str, text: Part) -> None:
                   f"--dataset={config.dataset} must be of the same one.", flush=True)
     elif theirs is None and not saved_parts.Stage1(source).dim("embeddings"):
         pass  # it reads no captions
+    elif theirs is None and not _encoder_path(config, text) and not text.is_begun():
+        dim = saved_parts.Stage1(source).dim("embeddings")
+        raise UserError(f"Stage-I {source} reads embeddings of {dim} numbers, and which text "
+                        "encoder makes them is not known; give data that brings such embeddings "
+                        "(Reed's layout, or prepared from it), or the encoder as "
+                        "--text_encoder=PATH.")
     elif not _encoder_path(config, text):
         raise UserError(f"the text encoder that Stage-I {source} was trained with is not in "
-                        f"{text.path}; {_from_checkpoint(text)}put it back there, or give it as "
-                        "--text_encoder=PATH.")
+                        f"{text.path}; {text.remedy()}; or give it as --text_encoder=PATH.")
     elif theirs is None:
         print(f"warning: Stage-I {source} does not say which text encoder it was trained with; "
               "see to it that it is the one of this run.", flush=True)
     else:
-        path = _encoder_path(config, text)
-        if not saved_parts.TextEncoder(path).has(theirs):
-            raise UserError(f"text encoder {path} is not the one that Stage-I {source} was trained "
-                            "with; give that one as --text_encoder=PATH (the text_encoder/"
+        encoder = _encoder(config, text)
+        if not encoder.has(theirs):
+            raise UserError(f"text encoder {encoder.path} is not the one that Stage-I {source} was "
+                            "trained with; give that one as --text_encoder=PATH (the text_encoder/"
                             "saved_model of Stage-I's run), with a new --run if this one has one.")
 
 
@@ -70,18 +75,15 @@ def check_own_text_encoder(config: Config, part: Part, text: Part) -> None:
     """UserError if a stage that was exported before would go on with another text encoder."""
     theirs = checkpoint.encoder_fingerprint(part.saved_model)
     path = _encoder_path(config, text)
-    if theirs is not None and not (path and saved_parts.TextEncoder(path).has(theirs)):
+    if theirs is not None and not (path and _encoder(config, text).has(theirs)):
+        remedy = f"put it back as {text.saved_model}" if path else text.remedy()
         raise UserError(f"the text encoder that {part.saved_model} was trained with is not "
-                        f"{path or 'there'}; {_from_checkpoint(text)}put it back as "
-                        f"{text.saved_model}, or choose another --run.")
+                        f"{path or 'there'}; {remedy}, or choose another --run.")
 
 
-def _from_checkpoint(text):
-    """What brings back a text encoder whose SavedModel alone is gone; "" if that cannot be."""
-    if text.is_exported() or not text.has_checkpoints():
-        return ""
-    return ("python -m stackgan_tf.train_text_encoder, with the flags of its training, exports it "
-            "again from its checkpoint; or ")
+def _encoder(config, text):
+    remedy = text.remedy() if text.is_exported() else saved_parts.OTHER
+    return saved_parts.TextEncoder(_encoder_path(config, text), remedy)
 
 
 def _encoder_path(config, text):

@@ -31,7 +31,7 @@ def interval(name: str, value: float, rows: int, replicates, low=-np.inf, high=n
         replicates: the values of the resamples, float (B,).
     """
     reach = 1.96 * float(np.std(replicates, ddof=1)) if rows >= FEWEST else 0.0
-    if not reach > 0:
+    if not reach > 1e-5 * abs(value):  # the rest is rounding
         return {name: float(value), f"{name}/low": None, f"{name}/high": None}
     return {name: float(value), f"{name}/low": max(low, float(value) - reach),
             f"{name}/high": min(high, float(value) + reach)}

@@ -119,7 +119,7 @@ def _check_room(config, most):
     """UserError, before any picture is opened, if a folder's copy would fill the disk."""
     if config.dataset != "folder":
         return
-    count = manifest.count(config.data_dir, config.embedding_dim > 0)
+    count = manifest.count(config.data_dir)
     place, needed = tempfile.gettempdir(), min(count, most or count) * config.load_size**2 * 3
     free = shutil.disk_usage(place).free
     if needed > free / 2:

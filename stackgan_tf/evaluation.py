@@ -21,6 +21,7 @@ from stackgan_tf.scores import OF_NETWORK, Scores, too_few
 
 METRICS = ("frechet_distance", "kid", "inception_score", "precision_recall", "diversity",
            "r_precision", "attribute_accuracy")
+NETWORK_FLAGS = ("inception", "inception_sha256", "resize")
 INSTALL = "pip install 'stackgan_tf[metrics]'"
 
 
@@ -84,11 +85,7 @@ def prepare(generator: Generator, checkpoint_dir: str, o: Options, judge: Judge 
         names = choose(generator, text, config, o)
     network = space = None
     if not {*names} & {*OF_NETWORK}:
-        for flag in ("inception", "resize"):
-            if value := getattr(o, flag):
-                raise UserError(f"--{flag}={value} has no use with {', '.join(names)}, which read "
-                                "another network; leave it out, or add one of --metrics="
-                                f"{','.join(OF_NETWORK)}.")
+        refuse_network_flags(dataclasses.asdict(o), names)
     else:
         network = features.of_flags(dataclasses.asdict(o))
     if "r_precision" in names:
@@ -98,6 +95,14 @@ def prepare(generator: Generator, checkpoint_dir: str, o: Options, judge: Judge 
     if "attribute_accuracy" in names and judge is None:
         judge = Judge(checkpoint_dir, config.data_dir, config.crop_margin)
     return Scores(drawings, names, o.count, o.seed, network, space, judge)
+
+
+def refuse_network_flags(values: dict, names: Sequence[str]) -> None:
+    """UserError for one of NETWORK_FLAGS that the metrics `names` do not read."""
+    for flag in NETWORK_FLAGS:
+        if values.get(flag):
+            raise UserError(f"--{flag}={values[flag]} has no use with --metrics={','.join(names)}; "
+                            f"leave it out, or add one of {', '.join(OF_NETWORK)}.")
 
 
 def record_of(scores: Scores, name: str) -> dict:

@@ -10,7 +10,7 @@ from stackgan_tf import checkpoint, images, latents
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.knobs import Knobs
 from stackgan_tf.parallel import in_order
-from stackgan_tf.run_folder import Part, find_run
+from stackgan_tf.run_folder import Part, find_run, flags_of_place
 from stackgan_tf.saved_parts import Stage, TextEncoder
 
 # A convolution's last bits depend on the batch's size, so that is always the same.
@@ -49,7 +49,8 @@ class Generator:
         if wanted not in exported:
             raise UserError(f"run {run!r} has no trained stage {wanted} "
                             f"({parts[wanted].saved_model} is missing); train it with: "
-                            f"python -m stackgan_tf.train --stage={wanted} --run={run}")
+                            f"python -m stackgan_tf.train --stage={wanted}"
+                            f"{flags_of_place(checkpoint_dir, run)}")
         self.stage, self.part = wanted, parts[wanted]
         self._text_part = Part(checkpoint_dir, run, "text_encoder")
         self.fingerprint = None
@@ -68,7 +69,7 @@ class Generator:
 
     def _load(self):
         self.step = checkpoint.exported_step(self.part.saved_model)
-        self.saved = Stage(self.part.saved_model, f"stage {self.stage}")
+        self.saved = Stage(self.part.saved_model, f"stage {self.stage}", self.part.remedy())
         self.functions = {self.stage: self.saved.function}
         if self.stage == 2 and "stage1" in self.saved.loaded.signatures:
             self.functions[1] = self.saved.loaded.signatures["stage1"]
@@ -79,7 +80,7 @@ class Generator:
         self.text_mean = checkpoint.text_mean(self.part.saved_model) if self.text else None
 
     def _load_encoder(self):
-        encoder = TextEncoder(self._text_part.saved_model)
+        encoder = TextEncoder(self._text_part.saved_model, self._text_part.remedy())
         if encoder.dim != self.embedding_dim:
             raise UserError(f"text encoder {encoder.path} gives {encoder.dim} numbers a caption, "
                             f"{self.saved.path} reads {self.embedding_dim}; put back the one it "

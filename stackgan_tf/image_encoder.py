@@ -26,7 +26,7 @@ class JointSpace:
     def __init__(self, part: Part):
         if reason := self.missing(part):
             raise UserError(reason)
-        saved = SavedPart(part.image_encoder, "image encoder")
+        saved = SavedPart(part.image_encoder, "image encoder", part.remedy())
         self._of_images, self._of_text = saved.function, saved.loaded.signatures["from_text"]
         self.key = Part.fingerprint_of(part.image_encoder)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")  # of names
+
 
 def to_uint8(images) -> np.ndarray:
     """Turns floats in [-1, 1] into bytes, rounded and clipped.

@@ -243,6 +243,11 @@ def write(config: Config, tensors: dict, part: Part, frozen_stage1=None) -> None
         variable.assign(value)
     part.open(config)
     checkpoint.StageExport(config, gan).write(part.saved_model, gan.generator)
+    made = saved_parts.Stage(part.saved_model, f"Stage-{'I' * config.stage}")
+    images = made({name: tf.ones([1, spec.shape[1]]) for name, spec in made.inputs.items()})
+    if not np.isfinite(images["images"]).all():
+        raise UserError(f"--weights: Stage-{'I' * config.stage} draws no finite picture; take "
+                        "another epoch. Nothing was imported.")
 
 
 def placed(generator, config, tensors):

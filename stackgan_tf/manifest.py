@@ -4,6 +4,7 @@ What a line is stands in datasets/folder.py.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from stackgan_tf.caption_files import Twice, is_empty, unique
 MANIFEST = "captions.jsonl"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows editors put it first
 EXAMPLE = '{"file": "images/a.jpg", "captions": ["a red bird"]}'
+_FORM = f'write one line a picture: {EXAMPLE} (to train without text, "file" alone)'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,7 @@ def iterate(
     Remembers no line but the first, so a picture named twice is the caller's to find. Raises
     what `read` does.
     """
-    manifest = _manifest(data_dir, with_text)
+    manifest = _manifest(data_dir)
     folder, first, offset = manifest.parent.resolve(), None, 0
     try:
         with open(manifest, "rb") as file:
@@ -85,12 +87,12 @@ def iterate(
     except OSError as error:
         raise ValueError(f"{manifest} cannot be read: {error.strerror}.") from error
     if first is None and not problems:
-        raise ValueError(f"{manifest} is empty; {_form(with_text)}")
+        raise ValueError(f"{manifest} is empty; {_FORM}")
 
 
-def count(data_dir: str, with_text: bool = True) -> int:
+def count(data_dir: str) -> int:
     """Lines of the manifest, unchecked: at least as many as either split has pictures."""
-    with open(_manifest(data_dir, with_text), "rb") as file:
+    with open(_manifest(data_dir), "rb") as file:
         return sum(1 for line in file if line.strip())
 
 
@@ -112,12 +114,7 @@ def check_new(line: Line, first: int) -> None:
         )
 
 
-def _form(with_text):
-    """How the file is written, for the end of an error."""
-    return ("write one line a picture: " + (EXAMPLE if with_text else '{"file": "images/a.jpg"}'))
-
-
-def _manifest(data_dir: str, with_text: bool = True) -> Path:
+def _manifest(data_dir: str) -> Path:
     """The path of a folder's manifest, which is there."""
     if not str(data_dir).strip():
         raise ValueError(f"data_dir is empty; give the folder that holds {MANIFEST}.")
@@ -127,7 +124,7 @@ def _manifest(data_dir: str, with_text: bool = True) -> Path:
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise ValueError(f"data_dir={data_dir} {problem}; give the folder with {MANIFEST}.")
     if not manifest.is_file():
-        raise ValueError(f"{manifest} is missing; {_form(with_text)}")
+        raise ValueError(f"{manifest} is missing; {_FORM}")
     return manifest
 
 
@@ -224,11 +221,21 @@ def _path(file: str, folder: Path) -> Path:
 
 def _other_spelling(path):
     """The name beside a missing `path` that differs in capitals or Unicode's form alone; ""."""
-    def plain(name):
-        return unicodedata.normalize("NFC", name).casefold()
+    try:
+        names = _plain_names(path.parent, os.stat(path.parent).st_mtime_ns)
+    except OSError:
+        return ""
+    return names.get(_plain(path.name), "")
 
-    names = os.listdir(path.parent) if path.parent.is_dir() else ()
-    return next((name for name in names if plain(name) == plain(path.name)), "")
+
+@functools.lru_cache(maxsize=8)
+def _plain_names(folder, _changed):
+    """{plain name: name} of a folder, read once for all of a manifest's lines."""
+    return {_plain(name): name for name in os.listdir(folder)}
+
+
+def _plain(name):
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _value(line: dict, key: str) -> str:

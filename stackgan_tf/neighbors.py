@@ -5,6 +5,7 @@ Pictures are compared as 16x16 pixels of RGB: the distance is the root mean squa
 and layout count, and details and the few pixels of a training crop do not.
 """
 
+import contextlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -31,7 +32,9 @@ def of_run(generator, pictures: np.ndarray, count: int, data_dir: str | None = N
     """
     config = generator.data_config(data_dir=data_dir)
     bar = Progress("reading the training pictures", 0, None, unit=" pictures")
-    known, seen, others = generator.part.read_trained_on(), 0, 0
+    known, seen, others = None, 0, 0
+    with contextlib.suppress(UserError):  # damaged: not known
+        known = generator.part.read_trained_on()
     known = None if known is None else set(known.tolist())
 
     def training():
@@ -39,7 +42,7 @@ def of_run(generator, pictures: np.ndarray, count: int, data_dir: str | None = N
         for seen, element in enumerate(build.load_elements(config, "train"), 1):
             captions = [text(caption) for caption in element.get("captions", ())]
             if known is not None and "file_name" in element and captions:
-                others += picture_key(text(element["file_name"]), captions) not in known
+                others += picture_key(element["file_name"], captions) not in known
             bar.update(seen)
             yield element["image"]
 
@@ -47,7 +50,7 @@ def of_run(generator, pictures: np.ndarray, count: int, data_dir: str | None = N
         found = nearest(pictures, training(), count, config.crop_margin)
     finally:
         bar.close()
-    if others and not config.shuffle_captions:
+    if others:
         print(f"warning: {others:,} of these {seen:,} pictures have other names or captions than "
               f"those that run {generator.run!r} was trained on.", flush=True)
     return found

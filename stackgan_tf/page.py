@@ -1,14 +1,20 @@
 """The page of `demo`: a Gradio page over a generator, loaded here or served elsewhere."""
 
+import atexit
 import base64
 import functools
 import html
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import, which reads it
+if "GRADIO_TEMP_DIR" not in os.environ:  # else one folder for all users of a machine
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="stackgan_tf_demo_")
+    atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 import gradio as gr  # noqa: E402
 
 from stackgan_tf import strips  # noqa: E402

@@ -87,7 +87,7 @@ def claim(folder: str, settings: dict):
     if os.path.exists(path):
         _settings_of(folder)  # which may be damaged: then nothing is written
         for file in others:  # metrics would read them
-            if file != SETTINGS and not re.fullmatch(r"\d{7,}\.png", file):
+            if file.lower().endswith(images.ENDINGS) and not re.fullmatch(r"\d{7,}\.png", file):
                 raise UserError(f"--folder={folder} holds {file} beside the pictures that sample "
                                 "made there; move it away, or choose another folder.")
     claimed = lock(os.path.join(folder, ".lock"), f"another process is filling {folder}; wait for "

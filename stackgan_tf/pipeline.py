@@ -132,7 +132,7 @@ class Examples:
         return len(self.captions)
 
 
-def picture_key(name: str, captions: list[str]) -> int:
+def picture_key(name: str | bytes, captions: list[str]) -> int:
     """By which a picture is known in another split or folder, 64 bits: of its file's name without
     folders, which may be renamed, and its captions."""
     row = json.dumps([_without_folders(name), captions])

@@ -32,7 +32,7 @@ from absl import flags
 
 from stackgan_tf import disk, run_folder, shards, sources
 from stackgan_tf.config import (
-    PATHS,
+    PLACES,
     Config,
     UserError,
     define_flags,
@@ -134,7 +134,8 @@ def _before(settings):
     was = before["settings"]
     differences = [f"--{name}={now.get(name)} (was {was.get(name)})"
                    for name in {**was, **now} if now.get(name) != was.get(name) and not (
-                       name in PATHS and run_folder.same_path(was.get(name, ""), now[name]))]
+                       name in PLACES and isinstance(was.get(name), str)
+                       and run_folder.same_path(was[name], now[name]))]
     if differences:
         raise UserError(f"--output={output} was begun with other settings: "
                         f"{', '.join(differences)}; repeat those, or choose another --output.")

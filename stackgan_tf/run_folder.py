@@ -63,6 +63,15 @@ class Part:
                     return hashlib.sha256(file.read()).hexdigest()[:16]
         return ""
 
+    def remedy(self) -> str:
+        """How a SavedModel of it that is damaged or gone is had again."""
+        if not self.has_checkpoints():
+            return "put it back whole"
+        text = self.name == "text_encoder"
+        command = "train_text_encoder" if text else f"train --stage={self.name[-1]}"
+        return (f"python -m stackgan_tf.{command}, with the flags of its training"
+                f"{' and the same data' * text}, exports it again from its checkpoint")
+
     def is_begun(self) -> bool:
         """Whether something was made that other settings would spoil."""
         return self.is_exported() or self.has_checkpoints()
@@ -149,8 +158,8 @@ class Part:
         same = noted is not None and (data is None or alike(noted, data, pixels=False))
         names = [name for name in names if not (same and name in PLACES)]
         differences = [f"--{name}={now[name]} (was {was[name]})" for name in names
-                       if was[name] != now[name]
-                       and not (name in PATHS and same_path(was[name], now[name]))]
+                       if not (same_path(was[name], now[name]) if name in PATHS
+                               else was[name] == now[name])]
         if differences:
             raise UserError(f"{self.path} was made with other settings: "
                             f"{', '.join(differences)}; repeat those, or choose another --run.")
@@ -255,8 +264,9 @@ def check_types(stored) -> None:
 
 def same_path(one: str, other: str) -> bool:
     """Whether two spellings name one file or folder, seen from here."""
-    return "://" not in one + other and bool(one and other) and (
-        os.path.realpath(os.path.expanduser(one)) == os.path.realpath(os.path.expanduser(other)))
+    if "://" in one + other or not (one and other):
+        return one == other
+    return os.path.realpath(os.path.expanduser(one)) == os.path.realpath(os.path.expanduser(other))
 
 
 def _refuse_constant(name):

@@ -10,8 +10,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from stackgan_tf.config import UserError
 from stackgan_tf.messages import reason
 
-_REMEDY = ("put it back whole, or, if it is a run's own, give the command that trained it again: "
-           "that exports it from its checkpoint")
+OTHER = "put it back whole, or name another"
 
 
 class SavedPart:
@@ -21,18 +20,21 @@ class SavedPart:
         loaded: the loaded object, to be tracked by an export that contains it.
         inputs: {name: TensorSpec} of its `serving_default` signature.
         outputs: likewise.
+
+    Args:
+        what: its name in errors.
+        remedy: what to do if it cannot be loaded; of a run's own, run_folder.Part.remedy.
     """
 
-    def __init__(self, path: str, what: str):
+    def __init__(self, path: str, what: str, remedy: str = OTHER):
         if not tf.io.gfile.exists(os.path.join(path, "saved_model.pb")):
             inner = os.path.join(path, "saved_model")
-            remedy = f"; give {inner}" if tf.io.gfile.exists(inner) else f"; {_REMEDY}"
-            raise UserError(f"{what} {path} is no SavedModel folder (it has no saved_model.pb)"
-                            f"{remedy}.")
+            raise UserError(f"{what} {path} is no SavedModel folder (it has no saved_model.pb); "
+                            f"{f'give {inner}' if tf.io.gfile.exists(inner) else remedy}.")
         try:
             self.loaded = tf.saved_model.load(path)
         except (OSError, ValueError, IndexError, tf.errors.OpError) as error:
-            raise UserError(f"{what} {path} cannot be loaded ({reason(error)}); {_REMEDY}."
+            raise UserError(f"{what} {path} cannot be loaded ({reason(error)}); {remedy}."
                             ) from error
         if "serving_default" not in self.loaded.signatures:
             raise UserError(f"{what} {path} has no signature serving_default.")
@@ -79,8 +81,8 @@ def with_constants(function) -> Callable:
 class TextEncoder(SavedPart):
     """captions: string [B] -> embeddings: float32 [B, dim], from any SavedModel that does so."""
 
-    def __init__(self, path: str):
-        super().__init__(path, "text encoder")
+    def __init__(self, path: str, remedy: str = OTHER):
+        super().__init__(path, "text encoder", remedy)
         kinds = [spec.dtype for spec in self.inputs.values()]
         outputs = [(name, spec) for name, spec in self.outputs.items()
                    if spec.dtype.is_floating and spec.shape.rank == 2]
@@ -109,8 +111,8 @@ class TextEncoder(SavedPart):
 class Stage(SavedPart):
     """{noise, epsilon, embeddings} -> images [B, H, W, 3] in [-1, 1]."""
 
-    def __init__(self, path: str, what: str):
-        super().__init__(path, what)
+    def __init__(self, path: str, what: str, remedy: str = OTHER):
+        super().__init__(path, what, remedy)
         names, image = set(self.inputs), self.outputs.get("images")
         sized = all(spec.shape.rank == 2 and spec.shape[1] for spec in self.inputs.values())
         if not sized or "noise" not in names or names - {"noise", "epsilon", "embeddings"} or (
@@ -123,8 +125,8 @@ class Stage(SavedPart):
 class Stage1(Stage):
     """A Stage-I as it lies frozen under Stage-II."""
 
-    def __init__(self, path: str):
-        super().__init__(path, "Stage-I")
+    def __init__(self, path: str, remedy: str = OTHER):
+        super().__init__(path, "Stage-I", remedy)
         image = self.outputs["images"]
         self.size = image.shape[1] or 0
         if self.size < 8 or self.size & (self.size - 1) or image.shape[2] != self.size:

@@ -161,5 +161,5 @@ def plot(path: str, records: list[dict]) -> bool:
         axis.remove()
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=100)
-    write_whole(path, data.getvalue())
+    write_whole(path, data.getvalue(), shared=True)
     return True

@@ -52,7 +52,7 @@ def too_few(name: str, split: Split, count: int) -> tuple[str, str]:
             continue
         if (most := found[what](math.inf)) < needed:
             return (f"needs {needed} {what}, and the split {split.split} has {most}",
-                    "take more data" + ", or --split=train" * (split.split == "test"))
+                    "take more data" + " (or evaluate --split=train)" * (split.split == "test"))
         return (f"needs {needed} {what}, and --count={count} gives {there}",
                 f"give a larger --count than {count}")
     return "", ""

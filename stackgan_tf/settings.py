@@ -4,7 +4,7 @@ import dataclasses
 
 from stackgan_tf import build, devices, saved_parts
 from stackgan_tf.config import Config, UserError, resolve
-from stackgan_tf.run_folder import Part
+from stackgan_tf.run_folder import Part, same_path
 
 
 def from_flags(given: dict) -> Config:
@@ -35,7 +35,7 @@ def from_flags(given: dict) -> Config:
         config = dataclasses.replace(config, embedding_dim=dim)
     if config.text_encoder:
         text = Part(config.checkpoint_dir, config.run, "text_encoder")
-        kept = (text.read_config() or {}).get("text_encoder") == config.text_encoder
+        kept = same_path((text.read_config() or {}).get("text_encoder", ""), config.text_encoder)
         path = text.saved_model if kept and text.is_exported() else config.text_encoder
         dim = saved_parts.TextEncoder(path).dim
         if given.get("embedding_dim", dim) != dim:

@@ -94,7 +94,8 @@ def train(given, cluster) -> int:
         return code
     cluster.expect_shared(part.settings)
     with cluster.strategy.scope():
-        frozen_stage1 = saved_parts.Stage1(below.kept_stage1(part)) if source else None
+        frozen_stage1 = saved_parts.Stage1(
+            below.kept_stage1(part), "put it back whole") if source else None
     return Trainer(config, part, text, batches, frozen_stage1, cluster).run()
 
 
@@ -110,7 +111,7 @@ class Trainer:
         encoder = self.fingerprint = None
         if config.embedding_dim:
             if not config.precomputed_embeddings:
-                encoder = saved_parts.TextEncoder(text.saved_model)
+                encoder = saved_parts.TextEncoder(text.saved_model, text.remedy())
                 self.fingerprint = encoder.fingerprint()
             self._embed(encoder)
         steps_per_epoch = len(batches) / config.batch_size

@@ -203,8 +203,9 @@ def train(settings: Config) -> int:
         return 0
     if start:
         print(f"text encoder: going on from step {start}")
-    part.write_trained_on(build.picture_keys(data.batches),
-                          *[part.read_trained_on()] * bool(start))
+    if start < settings.text_encoder_steps:  # else nothing is learnt
+        part.write_trained_on(build.picture_keys(data.batches),
+                              *[part.read_trained_on()] * bool(start))
     with progress.StopSignal() as stop:
         done = _loop(settings, part, trainer, data, checkpoints, start, stop)
     if done < settings.text_encoder_steps:

@@ -33,6 +33,12 @@ def page(demo_root):
 # What its buttons do
 
 
+def test_its_files_are_in_a_folder_of_its_own():
+    """Gradio's own is one for all users of a machine: the second could not write there."""
+    place = os.environ["GRADIO_TEMP_DIR"]
+    assert os.stat(place).st_mode & 0o777 == 0o700 and "stackgan_tf_demo_" in place
+
+
 def test_it_draws_what_the_run_draws(page, demo_root):
     sketches, pictures = page.draw("a cab", 4, 3, 0.5, 0.25, 2.0)
     generator = Generator(demo_root, "both")

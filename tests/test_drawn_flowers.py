@@ -208,6 +208,18 @@ def test_nothing_is_drawn_into_data_of_the_users(tmp_path, files, found, dataset
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_without_a_home_no_folder_is_named_after_it(tmp_path, monkeypatch):
+    from stackgan_tf import datasets
+
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(ValueError, match="no home folder to keep data sets in; give --data_dir"):
+        datasets.cache("")
+    assert datasets.cache("here") == "here"
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert datasets.cache("") is None
+
+
 def test_a_cache_of_other_data_sets_is_no_data_of_the_users(tmp_path):
     from stackgan_tf.datasets import drawn_flowers
 
@@ -215,4 +227,6 @@ def test_a_cache_of_other_data_sets_is_no_data_of_the_users(tmp_path):
         (tmp_path / file).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / file).write_bytes(b"")
     config = types.SimpleNamespace(data_dir=str(tmp_path), images_per_class=1)
+    assert sum(1 for _ in drawn_flowers.load(config, "test")) == 6
+    (tmp_path / "a.png").write_bytes(b"")  # they are drawn already: nothing is written
     assert sum(1 for _ in drawn_flowers.load(config, "test")) == 6

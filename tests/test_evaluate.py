@@ -297,7 +297,7 @@ def test_a_record_counts_whatever_stands_before_it(obeying, tmp_path, left):
 
 
 def test_a_plot_that_finds_no_room_costs_a_warning(obeying, tmp_path, monkeypatch, capsys):
-    def full(path, data):
+    def full(path, data, shared):
         raise OSError(28, "No space left on device", path)
 
     pytest.importorskip("matplotlib", reason="needs pip install '.[metrics]'")
@@ -390,7 +390,7 @@ def test_what_cannot_be_measured_is_said_at_once(obeying, tmp_path):
             ({"metrics": ["kid"], "inception_sha256": "0" * 64},
              "--inception_sha256=0* is of no file; add --inception=FILE"),
             ({"metrics": ["attribute_accuracy"], "resize": "clean"},
-             "--resize=clean has no use with attribute_accuracy, .*; leave it out"),
+             "--resize=clean has no use with --metrics=attribute_accuracy; leave it out"),
             ({"stage": 2}, "train it with: .* --stage=2 --run=run")):
         with pytest.raises(UserError, match=words) as caught:
             obeying(**options)
@@ -529,16 +529,16 @@ def test_too_few_for_what_was_asked_for_is_said_before_anything_is_drawn(
     monkeypatch.setattr(drawings, "collect", lambda *_: pytest.fail("drawn"))
     for pictures, options, words in (
             (1, {"metrics": ["kid"], "count": 1}, "--metrics=kid needs 2 real pictures, and the "
-             "split test has 1; take more data, or --split=train, or leave it out."),
+             "split test has 1; take more data \\(or evaluate --split=train\\), or leave it out."),
             (5, {"metrics": ["diversity", "precision_recall"]}, "--metrics=precision_recall needs "
-             "6 real pictures, and the split test has 5; take more data, or --split=train, or "
-             "leave it out."),
+             "6 real pictures, and the split test has 5; take more data \\(or evaluate "
+             "--split=train\\), or leave it out."),
             (2, {"metrics": ["fid"], "inception": "FILE", "count": 1}, "--metrics=fid needs 2 "
              "generated pictures, and --count=1 gives 1; give a larger --count than 1, or"),
-            (7, {"metrics": ["kid", "r_precision"]}, "the split test has 60; take more data, or"),
+            (7, {"metrics": ["kid", "r_precision"]}, "the split test has 60; take more data"),
             (12, {"metrics": ["r_precision"], "count": 99}, "--count=99 gives .*; give a larger"),
             (1, {}, "nothing is left to measure: kid needs 2 real pictures, and the "
-             "split test has 1; take more data, or --split=train.")):
+             "split test has 1; take more data \\(or evaluate --split=train\\).")):
         with pytest.raises(UserError, match=words) as caught:
             small(pictures, **options)
         assert "\n" not in str(caught.value)

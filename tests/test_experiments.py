@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from absl import flags
-from conftest import TINY
+from conftest import TINY, command_here
 from PIL import Image
 
 from stackgan_tf import features, presets
@@ -184,6 +184,21 @@ def test_table_of_one_seed_has_the_bootstrap_of_several_their_range():
     assert text[-3:] == ["", "- 64x64, no: kl_weight=0.5", "- 256x256, yes: nothing"]
 
 
+def test_what_the_intervals_are_is_said_of_the_seeds_that_are_shown():
+    runs = {f"small-seed{i}": scored("small", i, kid) for i, kid in enumerate((0.05, 0.02, 0.08))}
+    runs["large-seed0"] = scored("large", 0, 0.03)
+
+    def lines(seeds):
+        return table.markdown(Plan("test", "", PLAN.columns, PLAN.variants, {}, seeds=seeds),
+                              runs).splitlines()
+
+    assert "| 64x64 | no | 1,200 | 0.500 | 0.0500 (0.0400 to 0.0600) |" in lines(1)  # as it was
+    assert any(line.startswith("One seed; the intervals are of 95 %") for line in lines(1))
+    text = lines(3)
+    assert "Mean of 3 seeds; the intervals go from the smallest to the largest." in text
+    assert any(line.startswith("Of other rows one seed; the intervals are") for line in text)
+
+
 def test_picture_of_the_table_puts_the_larger_number_to_the_right():
     runs = {"small-seed0": scored("small", 0, 0.02), "large-seed0": scored("large", 0, 0.08)}
     picture = table.draw(PLAN, runs)
@@ -317,6 +332,21 @@ def test_failure_leaves_out_what_stands_on_it_and_the_rest_goes_on(tmp_path, cap
     assert "failed" not in (tmp_path / "test/table.md").read_text()
 
 
+def test_only_what_was_asked_for_has_failed(tmp_path, capsys):
+    assert runner.Runner(planned(tmp_path), Pretended(failing=("train", "large"))).run() == 1
+    capsys.readouterr()
+    assert runner.Runner(planned(tmp_path, chosen=("small",)), Pretended()).run() == 0
+    done = capsys.readouterr().out.splitlines()[-1]
+    assert done == f"done: {tmp_path}/test/table.md, table.png, contact_sheet.png"
+
+
+def test_the_classifier_that_is_there_is_taken(tmp_path):
+    (tmp_path / "attribute_classifier").mkdir()
+    (tmp_path / "attribute_classifier/card").write_text("theirs")
+    assert runner.Runner(planned(tmp_path), Pretended()).run() == 0
+    assert (tmp_path / "test/attribute_classifier/card").read_text() == "theirs"
+
+
 def test_scores_that_fail_are_reported_though_pictures_are_made_afterwards(tmp_path):
     failing = Pretended(failing=("evaluate", "small"))
     assert runner.Runner(planned(tmp_path), failing).run() == 1
@@ -435,6 +465,7 @@ def test_metrics_are_those_that_the_data_has(typed, folder, monkeypatch):
     (["--inception=/none.pth"], "/none.pth cannot be read"),
     (["--metrics=attribute_accuracy", "--dataset=folder"], "not --dataset=folder"),
     (["--metrics=r_precision", "--text_encoder=/nowhere"], "trained here"),
+    (["--metrics=attribute_accuracy", "--resize=clean"], "--resize=clean has no use with"),
     (["--embedding_dim=0"], "--embedding_dim=0 trains without text"),
     (["--variants=all"], "--variants=all is unknown; choose of stackgan-128-ca-once, "),
     (["--batch_size=1"], "--batch_size=1 is out of range"),
@@ -447,6 +478,12 @@ def test_mistakes_are_refused_before_anything_is_made(typed, tmp_path, given, wo
 
 
 # ------------------------------------------------------------------ the whole of it
+
+
+def test_help_lists_the_flags():
+    said = command_here("experiments.ablation", "--help", check=False).stdout
+    for flag in ("--minutes", "--[no]shuffle_captions", "--inception", "--data_dir"):
+        assert f"\n  {flag}:" in said
 
 
 @pytest.mark.slow

@@ -261,6 +261,14 @@ def test_what_does_not_fit_is_named_and_nothing_is_left(tensors, words, tmp_path
     assert not (tmp_path / "runs").exists()
 
 
+def test_weights_that_draw_nothing_are_not_imported(tmp_path, no_torch):
+    tensors = {**ONE_STAGE, "fc.1.running_var": np.full(1024, -1)}
+    path = write_zip(tmp_path / "netG.pth", {n: v.astype(np.float32) for n, v in tensors.items()})
+    with pytest.raises(UserError, match="Stage-I draws no finite picture; .* Nothing was imported"):
+        import_pytorch.import_weights(path, str(tmp_path / "runs"), "run")
+    assert os.listdir(tmp_path / "runs") == []
+
+
 def test_a_failure_halfway_leaves_nothing(tmp_path, monkeypatch, no_torch):
     def fail(*_):
         assert list((tmp_path / "runs").iterdir())  # it was begun, beside

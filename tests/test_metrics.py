@@ -49,8 +49,13 @@ def test_interval_of_a_share_is_wilsons():
 
 
 def test_where_all_resamples_are_the_same_the_interval_is_not_known():
-    made = bootstrap.mean("x", np.zeros(120), low=0.0)
-    assert made == {"x": 0.0, "x/low": None, "x/high": None}
+    for value in (0.0, 0.3):
+        made = bootstrap.mean("x", np.full(120, value), low=0.0)
+        assert made["x"] == pytest.approx(value) and made["x/low"] is made["x/high"] is None
+    same = np.tile(normal(1, 4), (40, 1))  # a generator that always draws one picture
+    for metric, name in ((kid, "kid"), (frechet_distance, "frechet_distance")):
+        made = metric.compute(normal(50, 4, seed=1), same)
+        assert np.isfinite(made[name]) and made[f"{name}/low"] is made[f"{name}/high"] is None
 
 
 @pytest.mark.parametrize("metric, name", [(kid, "kid"), (frechet_distance, "frechet_distance")])

@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import io
+import itertools
 import logging
 import multiprocessing
 import os
@@ -18,7 +19,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from stackgan_tf import flower_drawing
+from stackgan_tf import datasets, flower_drawing, images
 
 _SEED = 0
 _JPEG_QUALITY = 95  # PNG would take 3 times the disk for grain that no network should learn
@@ -115,11 +116,12 @@ def load(config, split: str) -> tf.data.Dataset:
         flower_drawing.CLASS_NAMES), file_name string, attributes {name: int64 index into
         flower_drawing.ATTRIBUTES[name]}, mentions bool (10, 5).
     """
-    _refuse_other_data(config.data_dir)
+    folder = datasets.cache(config.data_dir)
     with _quiet_tfds():
-        builder = DrawnFlowers(data_dir=config.data_dir or None,
+        builder = DrawnFlowers(data_dir=folder,
                                config=_config(config.images_per_class))
         if not builder.is_prepared():
+            _refuse_other_data(config.data_dir)
             count = config.images_per_class * len(flower_drawing.CLASSES)
             _log.info("drawing %s flowers into %s ...", f"{count:,}", builder.data_dir)
             _prepare(builder)
@@ -139,21 +141,23 @@ def _refuse_other_data(data_dir):
         if os.path.isfile(os.path.join(folder, mark)):
             raise ValueError(f"data_dir={data_dir} holds {mark}, and --dataset=drawn_flowers would "
                              f"draw its own flowers into it; add --dataset={dataset}.")
-    if found := _first_of_other_data(folder) or next(
-            (file for entry in os.scandir(folder) if entry.is_dir() and entry.name != "downloads"
-             and (file := _first_of_other_data(entry.path))), None):
-        tar = found.endswith(".tar")
-        raise ValueError(
-            f"data_dir={data_dir} holds {os.path.relpath(found, folder)}, and "
-            "--dataset=drawn_flowers would draw its own flowers into it; add --dataset="
-            + ("webdataset." if tar else "folder (README: which files it needs)."))
+    inner = (entry.path for entry in os.scandir(folder)
+             if entry.is_dir() and entry.name != "downloads")
+    found = next(filter(None, map(_picture_or_tar, itertools.chain([folder], inner))), None)
+    if found:
+        kind = "webdataset" if found.lower().endswith(".tar") else "folder"
+        raise ValueError(f"data_dir={data_dir} holds {os.path.relpath(found, folder)}, and "
+                         "--dataset=drawn_flowers would draw its own flowers into it; add "
+                         f"--dataset={kind} (README: which files that needs).")
 
 
-def _first_of_other_data(folder):
-    """Path of a picture or tar that lies in the folder itself; None if there is none."""
-    kinds = {".tar", *Image.registered_extensions()}
-    return next((entry.path for entry in os.scandir(folder) if entry.is_file()
-                 and os.path.splitext(entry.name)[1].lower() in kinds), None)
+def _picture_or_tar(folder):
+    """Path of one that lies in the folder itself; None if there is none, or none to be seen."""
+    try:
+        return next((entry.path for entry in os.scandir(folder) if entry.is_file()
+                     and entry.name.lower().endswith((".tar", *images.ENDINGS))), None)
+    except OSError:
+        return None
 
 
 def _prepare(builder):

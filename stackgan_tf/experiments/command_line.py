@@ -15,6 +15,7 @@ from stackgan_tf.feature_networks import efficientnet_lite0
 from stackgan_tf.run_folder import refuse_unwritable
 from stackgan_tf.scores import OF_NETWORK
 
+flags.disclaim_key_flags()  # they are those of each command, for its --help
 SCORING = ("inception", "inception_sha256", "resize")  # flags of evaluate
 
 
@@ -104,6 +105,8 @@ def _metrics(given, default, plan):
                         "without them take kid.")
     if {*chosen} & {*OF_NETWORK}:
         features.of_flags(plan.scoring)  # UserError for weights that will not do
+    else:
+        evaluation.refuse_network_flags(plan.scoring, chosen)
     return tuple(dict.fromkeys("frechet_distance" if n == "fid" else n for n in chosen))
 
 

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from stackgan_tf import processes, score_report
+from stackgan_tf import attribute_judge, checkpoint, processes, score_report
 from stackgan_tf.config import PLACES, UserError
 from stackgan_tf.experiments import table
 from stackgan_tf.experiments.plan import (
@@ -28,6 +28,7 @@ from stackgan_tf.experiments.plan import (
 )
 from stackgan_tf.images import write
 from stackgan_tf.run_folder import Part, lock
+from stackgan_tf.scores import OF_NETWORK
 
 SCORING = 240.0  # seconds that a run's scores may take, before one has been scored
 PARTS = ("train", "evaluate", "sample")
@@ -104,6 +105,7 @@ class Runner:
         os.makedirs(plan.folder, exist_ok=True)
         self._lock = lock(self.path("lock"), f"another process is at work in {plan.folder}; wait "
                           "for it, or choose another --run.")
+        self._take_classifier()
         self.runs = self._read("results.json").get("runs", {})
         if before and before.get("scoring") != settings["scoring"]:
             print("the scores are made again, as these flags say; no training is", flush=True)
@@ -115,6 +117,13 @@ class Runner:
         options = {variant.name: plan.options(variant) for variant in plan.trained()}
         self._write("experiment.json",
                     {**settings, "text_encoder": self.text_encoder, "options": options})
+
+    def _take_classifier(self):
+        """The one that reads attributes in --checkpoint_dir, if there is one: minutes saved."""
+        theirs, own = (os.path.join(folder, attribute_judge.FOLDER) for folder in (
+            os.path.dirname(self.plan.folder), self.plan.folder))
+        if os.path.exists(theirs) and not os.path.exists(own):
+            checkpoint.copy_directory(theirs, own)
 
     def _save(self):
         self._write("results.json", {"settings": self.plan.settings(), "runs": self.runs})
@@ -173,9 +182,12 @@ class Runner:
             if part != "train" or self._entry(variant, seed).get("errors"):
                 table.write(self.plan, self.runs, self.path())
         table.write(self.plan, self.runs, self.path())
-        failed = [name for name, entry in self.runs.items() if entry.get("errors")]
-        print(f"done: {self.path('table.md')}, table.png, contact_sheet.png"
-              + f"; failed: {', '.join(failed)}" * bool(failed), flush=True)
+        wanted = dict.fromkeys(self.run_name(variant, seed) for variant, seed, _ in jobs)
+        failed = [name for name in wanted if self.runs[name].get("errors")]
+        made = [self.path("table.md"), *(name for name in ("table.png", "contact_sheet.png")
+                                         if os.path.exists(self.path(name)))]
+        print(f"done: {', '.join(made)}" + f"; failed: {', '.join(failed)}" * bool(failed),
+              flush=True)
         return 1 if failed else 0
 
     def run_name(self, variant: Variant, seed: int) -> str:
@@ -269,8 +281,10 @@ class Runner:
     def _evaluate(self, variant, seed):
         plan = self.plan
         places = {name: plan.base[name] for name in PLACES if name in plan.base}
+        # the data may have had too little for the metrics that read a network
+        network = plan.scoring if {*self.metrics} & {*OF_NETWORK} else {}
         return "evaluate", {**self._place(variant, seed), "metrics": ",".join(self.metrics),
-                            "count": plan.count, "size": plan.size, **places, **plan.scoring}
+                            "count": plan.count, "size": plan.size, **places, **network}
 
     def _sample(self, variant, seed):
         shown = ({"captions_file": self.path("captions.txt")} if self.text_encoder else

@@ -77,7 +77,8 @@ def rows(plan: Plan, runs: dict[str, dict]) -> list[Row]:
 
 
 def _row(plan, variant, runs):
-    mine = [run for run in runs.values() if run["variant"] == variant.name]
+    mine = [run for run in runs.values() if run["variant"] == variant.name
+            and run["seed"] < plan.seeds]
     scored = [run for run in mine if "records" in run]
     found = {}
     for run in scored:
@@ -153,12 +154,13 @@ def notes(plan: Plan, runs: dict[str, dict]) -> list[str]:
         said.append(f"{record['count']:,} pictures of {kind} (split {record['split']}), "
                     f"{record['real_count']:,} real ones, compared at {record['size']}x"
                     f"{record['size']}.")
-    if plan.seeds == 1:
-        said.append("One seed; the intervals are of 95 % for other generated pictures: another "
-                    "seed's training may differ by more.")
-    else:
-        said.append(f"Mean of {plan.seeds} seeds; the intervals go from the smallest to the "
-                    "largest.")
+    seeds = {number.seeds for row in rows(plan, runs) for number in row.numbers.values()} - {0}
+    if several := sorted(seeds - {1}):
+        said.append(f"Mean of {' or '.join(map(str, several))} seeds; the intervals go from the "
+                    "smallest to the largest.")
+    if 1 in seeds:
+        said.append(f"{'Of other rows one' if several else 'One'} seed; the intervals are of 95 % "
+                    "for other generated pictures: another seed's training may differ by more.")
     return said
 
 

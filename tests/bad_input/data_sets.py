@@ -97,11 +97,8 @@ CASES = {
                                "captions.jsonl"),
     "data_dir in a bucket": case(FOLDER + "gs://bucket/x", "gs://bucket/x does not exist"),
     "data_dir of a new line": case([*FOLDER.split()[:-1], "--data_dir=a\nb"], r"data_dir=a\nb"),
-    "manifest missing": case(TEXT + "D", "captions.jsonl is missing; write one line a picture",
-                             '"captions": ["a red bird"]', files={"D/captions.jsonl": gone}),
-    "manifest missing, without text": case(
-        FOLDER + "D", 'write one line a picture: {"file": "images/a.jpg"}', files={
-            "D/captions.jsonl": gone}),
+    "manifest missing": case(FOLDER + "D", "captions.jsonl is missing; write one line a picture",
+                             'without text, "file" alone', files={"D/captions.jsonl": gone}),
     "manifest of other capitals": manifest('{"file": "0.PNG", "captions": ["a"]}', "which is not",
                                            'write "0.png", which is there'),
     "manifest of another form of Unicode": case(
