@@ -76,7 +76,9 @@ def check_own_text_encoder(config: Config, part: Part, text: Part) -> None:
     theirs = checkpoint.encoder_fingerprint(part.saved_model)
     path = _encoder_path(config, text)
     if theirs is not None and not (path and _encoder(config, text).has(theirs)):
-        remedy = f"put it back as {text.saved_model}" if path else text.remedy()
+        remedy = f"put it back as {text.saved_model}"
+        if not path and text.has_checkpoints():
+            remedy = text.remedy()
         raise UserError(f"the text encoder that {part.saved_model} was trained with is not "
                         f"{path or 'there'}; {remedy}, or choose another --run.")
 

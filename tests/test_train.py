@@ -147,8 +147,8 @@ def test_a_stage1_that_reads_captions_is_not_taken_with_a_fresh_text_encoder(
         stage1_path, tiny, tmp_path):
     """As an imported one would be: it names no text encoder, and its run has none."""
     config = tiny(2, precomputed_embeddings=False)
-    with pytest.raises(UserError, match=f"that Stage-I {stage1_path} was trained with is not in .*"
-                                        "give it as --text_encoder=PATH"):
+    with pytest.raises(UserError, match=f"Stage-I {stage1_path} reads embeddings of 8 numbers, and "
+                       "which text encoder makes them is not known; .* as --text_encoder=PATH"):
         check_text_encoder(config, stage1_path, Part(str(tmp_path), "new", "text_encoder"))
 
 
