@@ -15,6 +15,14 @@ import tensorflow as tf
 ERRORS = (OSError, tf.errors.OpError)  # what reading and writing raise, here and through GFile
 
 
+def tfds_folder(data_dir: str) -> str | None:
+    """Where TFDS keeps its sets, None for its default; ValueError if that would be in the home
+    folder and there is none: a folder of the name ~ would be made."""
+    if not (data_dir or "TFDS_DATA_DIR" in os.environ) and os.path.expanduser("~") == "~":
+        raise ValueError("there is no home folder to keep data sets in; give --data_dir.")
+    return os.path.expanduser(data_dir) or None
+
+
 def sync(path: str) -> None:
     """Brings a file, or a folder's list of names, to the disk; a rename alone survives no power
     cut. Object stores have nothing to sync."""

@@ -209,15 +209,15 @@ def test_nothing_is_drawn_into_data_of_the_users(tmp_path, files, found, dataset
 
 
 def test_without_a_home_no_folder_is_named_after_it(tmp_path, monkeypatch):
-    from stackgan_tf import datasets
+    from stackgan_tf import disk
 
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     with pytest.raises(ValueError, match="no home folder to keep data sets in; give --data_dir"):
-        datasets.cache("")
-    assert datasets.cache("here") == "here"
+        disk.tfds_folder("")
+    assert disk.tfds_folder("here") == "here"
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    assert datasets.cache("") is None
+    assert disk.tfds_folder("") is None
 
 
 def test_a_cache_of_other_data_sets_is_no_data_of_the_users(tmp_path):

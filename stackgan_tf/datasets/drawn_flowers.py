@@ -19,7 +19,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from stackgan_tf import datasets, flower_drawing, images
+from stackgan_tf import disk, flower_drawing, images
 
 _SEED = 0
 _JPEG_QUALITY = 95  # PNG would take 3 times the disk for grain that no network should learn
@@ -116,7 +116,7 @@ def load(config, split: str) -> tf.data.Dataset:
         flower_drawing.CLASS_NAMES), file_name string, attributes {name: int64 index into
         flower_drawing.ATTRIBUTES[name]}, mentions bool (10, 5).
     """
-    folder = datasets.cache(config.data_dir)
+    folder = disk.tfds_folder(config.data_dir)
     with _quiet_tfds():
         builder = DrawnFlowers(data_dir=folder,
                                config=_config(config.images_per_class))

@@ -17,8 +17,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from stackgan_tf import datasets, images, picture_files
+from stackgan_tf import disk, images, picture_files
 from stackgan_tf.caption_files import CaptionFiles, is_empty
+from stackgan_tf.datasets import NoSplit
 
 CAPTIONS = ("captions", "caption", "texts", "text", "sentences", "sentence", "descriptions",
             "description")
@@ -59,7 +60,7 @@ def _name(config):
 
 def _builder(config):
     name = _name(config)
-    folder = datasets.cache(config.data_dir)
+    folder = disk.tfds_folder(config.data_dir)
     try:
         return tfds.builder(name, data_dir=folder)
     except tfds.core.DatasetNotFoundError as error:
@@ -81,8 +82,8 @@ def _read(builder, config, split):
         raise ValueError(f"split is {split!r}; use 'train' or 'test'.")
     wanted = [name for name in SPLITS[split] if name in known]
     if known and not wanted:
-        raise datasets.NoSplit(f"--dataset={config.dataset} has no split "
-                               f"{' or '.join(SPLITS[split])}, only {', '.join(known)}.")
+        raise NoSplit(f"--dataset={config.dataset} has no split {' or '.join(SPLITS[split])}, "
+                      f"only {', '.join(known)}.")
     if wanted and not builder.info.splits[wanted[0]].num_examples:
         raise ValueError(f"--dataset={config.dataset}: its split {wanted[0]} is empty; prepare it "
                          "again with pictures in it, or choose another data set.")
