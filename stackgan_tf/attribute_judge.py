@@ -1,5 +1,6 @@
 """Reads the attributes of drawn flowers off pictures: a classifier, trained once for all runs."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from stackgan_tf import attribute_classifier, build, checkpoint, saved_parts
 from stackgan_tf.attribute_classifier import ATTRIBUTES, IMAGE_SIZE
-from stackgan_tf.config import Config
+from stackgan_tf.config import Config, UserError
 from stackgan_tf.datasets import drawn_flowers
 from stackgan_tf.flower_drawing import TEST_CLASS_NAMES
 from stackgan_tf.generate import BATCH_SIZE
@@ -49,13 +50,18 @@ class Judge:
                          "classifier_version": attribute_classifier.VERSION,
                          "crop_margin": crop_margin, "images_per_class": images_per_class,
                          "steps": steps}
-        card = self._read_card()
-        if card.get("settings") != self.settings or not saved_parts.is_whole(self._model):
+        card, self._classify = self._read_card(), None
+        if card.get("settings") == self.settings:
+            with contextlib.suppress(UserError):  # damaged: train it again
+                self._classify = self._load()
+        if self._classify is None:
             refuse_unwritable(folder)
             card = self._train(data_dir)
         self.accuracy = card["accuracy"]
         self.key = hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()[:12]
-        self._classify = saved_parts.SavedPart(self._model, "attribute classifier").function
+
+    def _load(self):
+        return saved_parts.SavedPart(self._model, "attribute classifier").function
 
     def _read_card(self):
         try:
@@ -89,7 +95,7 @@ class Judge:
         spec = tf.TensorSpec([None, IMAGE_SIZE, IMAGE_SIZE, 3], tf.float32, "images")
         checkpoint.export(self._model, [model],
                           {"serve": (lambda x: attribute_classifier.views(model, x), [spec])})
-        self._classify = saved_parts.SavedPart(self._model, "attribute classifier").function
+        self._classify = self._load()
         card = {"settings": self.settings, "accuracy": self._measure(test),
                 "seconds": round(time.monotonic() - begin)}
         with tf.io.gfile.GFile(self._card, "w") as file:

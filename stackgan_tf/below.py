@@ -49,26 +49,26 @@ def check_text_encoder(config: Config, source: str, text: Part) -> None:
         if theirs is not None:
             print(f"warning: Stage-I {source} was trained with a text encoder; the embeddings of "
                   f"--dataset={config.dataset} must be of the same one.", flush=True)
-    elif theirs is None and not saved_parts.Stage1(source).dim("embeddings"):
-        pass  # it reads no captions
-    elif theirs is None and not _encoder_path(config, text) and not text.is_begun():
-        dim = saved_parts.Stage1(source).dim("embeddings")
+        return
+    dim = 0 if theirs is not None else saved_parts.Stage1(source).dim("embeddings")
+    if theirs is None and not dim:
+        return  # it reads no captions
+    there = _encoder_path(config, text)
+    if not there and theirs is None and not text.is_begun():
         raise UserError(f"Stage-I {source} reads embeddings of {dim} numbers, and which text "
                         "encoder makes them is not known; give data that brings such embeddings "
                         "(Reed's layout, or prepared from it), or the encoder as "
                         "--text_encoder=PATH.")
-    elif not _encoder_path(config, text):
+    if not there:
         raise UserError(f"the text encoder that Stage-I {source} was trained with is not in "
                         f"{text.path}; {text.remedy()}; or give it as --text_encoder=PATH.")
-    elif theirs is None:
+    if theirs is None:
         print(f"warning: Stage-I {source} does not say which text encoder it was trained with; "
               "see to it that it is the one of this run.", flush=True)
-    else:
-        encoder = _encoder(config, text)
-        if not encoder.has(theirs):
-            raise UserError(f"text encoder {encoder.path} is not the one that Stage-I {source} was "
-                            "trained with; give that one as --text_encoder=PATH (the text_encoder/"
-                            "saved_model of Stage-I's run), with a new --run if this one has one.")
+    elif not _encoder(config, text).has(theirs):
+        raise UserError(f"text encoder {there} is not the one that Stage-I {source} was trained "
+                        "with; give that one as --text_encoder=PATH (the text_encoder/saved_model "
+                        "of Stage-I's run), with a new --run if this one has one.")
 
 
 def check_own_text_encoder(config: Config, part: Part, text: Part) -> None:

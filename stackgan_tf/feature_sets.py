@@ -9,5 +9,10 @@ def check(real, fake, rows: int) -> None:
             min(len(real), len(fake)) < rows):
         raise ValueError(f"features {np.shape(real)} and {np.shape(fake)} are no two sets of at "
                          f"least {rows} rows of the same length.")
-    if not (np.isfinite(real).all() and np.isfinite(fake).all()):
+    check_finite(real, fake)
+
+
+def check_finite(*sets) -> None:
+    """ValueError if a number in one of the arrays is none: weights that overflow make such."""
+    if not all(np.isfinite(one).all() for one in sets):
         raise ValueError("the features are not finite numbers.")

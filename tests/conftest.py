@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import typed
+from fake_evaluation import obeying  # noqa: F401 - a fixture
 from fake_runs import MEAN, write_stage, write_text_encoder
 from PIL import Image
 

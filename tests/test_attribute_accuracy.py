@@ -97,3 +97,7 @@ def test_judge_is_trained_once_and_again_when_it_does_not_fit(tmp_path, monkeypa
     judge(2)
     judge(3)
     assert [steps for *_, steps in trained] == [2, 2, 3]
+    model = tmp_path / "attribute_classifier/margin-0.1875/saved_model"
+    (model / "variables/variables.index").write_bytes(b"")
+    judge(3)
+    assert [steps for *_, steps in trained] == [2, 2, 3, 3]

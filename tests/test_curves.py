@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from fake_evaluation import CONFIG, FakeExamples, FakeJudge, FakeNetwork, write_run
 from PIL import Image
-from test_evaluate import CONFIG, FakeExamples, FakeJudge, FakeNetwork, write_run
 
 from stackgan_tf import build, features
 from stackgan_tf.attribute_classifier import ATTRIBUTES

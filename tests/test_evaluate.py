@@ -4,14 +4,19 @@ import json
 import math
 import os
 import re
-import subprocess
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from fake_evaluation import (
+    CONFIG,
+    FakeExamples,
+    FakeJudge,
+    FakeNetwork,
+    FakeSpace,
+    write_run,
+)
 
 from stackgan_tf import (
     build,
@@ -19,9 +24,7 @@ from stackgan_tf import (
     drawings,
     evaluation,
     features,
-    flower_drawing,
     images,
-    readings,
     score_report,
     scores,
 )
@@ -54,100 +57,6 @@ def test_shrinking_takes_the_mean_of_each_block():
     assert (small[0, 0, 0] == 75).all() and small[0].sum() == 3 * 75
 
 
-class Copyist(keras.Model):
-    """A fake stage: the caption's embedding is a picture number, the picture is what comes out."""
-
-    def __init__(self, pictures):
-        super().__init__()
-        self.table = self.add_weight(name="table", shape=pictures.shape, trainable=False)
-        self.table.assign(pictures)
-
-    def call(self, inputs):
-        return tf.gather(self.table, tf.cast(inputs["embeddings"][:, 0], tf.int32))
-
-
-class FakeJudge:
-    """Reads the attributes from the first pixels, where the test has written them."""
-
-    accuracy = {name: 1.0 for name in (*ATTRIBUTES, "mean")}
-    key = "fake"
-
-    def read(self, pictures):
-        assert pictures.shape[1:] == (64, 64, 3) and pictures.dtype == np.uint8
-        return pictures[:, 0, :5, 0].astype(int) // 20
-
-
-class FakeNetwork:
-    """The same pixels as features and as logits; counts what it has read, and can be stopped."""
-
-    name, key, weights, resize, is_inception = "fake", "fake-1", "0123", "clean", False
-
-    def __init__(self, stop_after=None):
-        self.seen, self.stop_after = 0, stop_after
-
-    def read(self, pictures):
-        if self.stop_after is not None and self.seen >= self.stop_after:
-            raise KeyboardInterrupt
-        self.seen += len(pictures)
-        values = pictures[:, 0, :5, 0].astype(np.float32) / 50
-        return {"features": values, "logits": values}
-
-
-class FakeSpace:
-    """For what is refused before anything is read."""
-
-    def __init__(self, part):
-        pass
-
-    @staticmethod
-    def missing(part):
-        return ""
-
-
-def write_run(root, pictures, captions, size, config):
-    """A run whose text encoder knows each caption by heart."""
-    part = root / "run" / ("stage1" if size == 64 else "stage2")
-    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(
-        tf.constant(captions), tf.range(len(captions), dtype=tf.int64)), -1)
-    checkpoint.export(str(root / "run/text_encoder/saved_model"), [table], {"serve": (
-        lambda c: {"embeddings": tf.cast(table.lookup(c), tf.float32)[:, None] + tf.zeros([1, 2])},
-        [tf.TensorSpec([None], tf.string, "captions")])})
-    model = Copyist(pictures)
-    model({"embeddings": np.zeros((1, 2), np.float32)})
-    spec = {"noise": tf.TensorSpec([None, 3], tf.float32, "noise"),
-            "embeddings": tf.TensorSpec([None, 2], tf.float32, "embeddings")}
-    checkpoint.export(str(part / "saved_model"), [model],
-                      {"serve": (lambda x: {"images": model(x)}, [spec])}, step=1000)
-    (part / "config.json").write_text(json.dumps(config))
-    return part
-
-
-class FakeExamples:
-    """12 pictures, ten captions each."""
-
-    embeddings = labels = None
-
-    def __init__(self, count=12, size=64):
-        rng = np.random.default_rng(0)
-        self.captions = [[f"caption {i} {j}" for j in range(10)] for i in range(count)]
-        self.extra = {f"attributes/{name}": rng.integers(len(values), size=count)
-                      for name, values in flower_drawing.ATTRIBUTES.items()}
-        self.extra["mentions"] = rng.random((count, 10, 5)) < 0.6
-        self.images = images.to_uint8(self.pictures(size)[::10])
-
-    def pictures(self, size):
-        """float (10 N, size, size, 3): the attributes of each caption's picture in its corner."""
-        values = np.stack([self.extra[f"attributes/{name}"] for name in ATTRIBUTES], 1)
-        made = np.zeros((len(values), size, size, 3), np.float32)
-        block = size // 64
-        for i in range(5):
-            made[:, :block, i * block:(i + 1) * block] = values[:, i, None, None, None] * 20 + 2
-        return np.repeat(made / 127.5 - 1.0, 10, axis=0)
-
-
-CONFIG = {"dataset": "drawn_flowers", "data_dir": "", "field_of_an_older_version": 1}
-
-
 @pytest.mark.parametrize("size", [64, 128])
 def test_a_generator_that_obeys_scores_1_and_one_that_does_not_chance(tmp_path, monkeypatch, size):
     examples = FakeExamples(size=size)
@@ -174,24 +83,6 @@ def test_a_generator_that_obeys_scores_1_and_one_that_does_not_chance(tmp_path, 
     assert [line["count"] for line in lines] == [100, 120] and lines[0] == record
     table = score_report.attribute_table(record).splitlines()
     assert table[1].split()[:3] == ["petal_color", "1.000", "1.000"]
-
-
-@pytest.fixture
-def obeying(tmp_path, monkeypatch):
-    """obeying(stop_after=None, **options) -> (records, the network): of a run that draws the very
-    picture of each caption, in chunks of 10."""
-    examples = FakeExamples()
-    monkeypatch.setattr(build, "load_examples", lambda *_: examples)
-    monkeypatch.setattr(readings, "CHUNK", 10)
-    captions = [c for row in examples.captions for c in row]
-    write_run(tmp_path, examples.pictures(64), captions, 64, CONFIG)
-
-    def run(stop_after=None, **options):
-        network = FakeNetwork(stop_after)
-        with monkeypatch.context() as patch:
-            patch.setattr(features, "small_network", lambda resize: network)
-            return evaluation.evaluate(str(tmp_path), "run", judge=FakeJudge(), **options), network
-    return run
 
 
 ALL = ("kid", "frechet_distance", "inception_score", "precision_recall", "diversity",
@@ -283,64 +174,6 @@ def test_what_others_put_beside_the_readings_stays(obeying, tmp_path):
     mine.write_text("mine")
     obeying(metrics=["kid"], count=20)
     assert mine.read_text() == "mine"
-
-
-@pytest.mark.parametrize("left", [b'{"metric": "kid_x", "st', b'{"loss": 1}\n\xff\xfe bad\n',
-                                  b"", b"\n"])
-def test_a_record_counts_whatever_stands_before_it(obeying, tmp_path, left):
-    """Half a line that a full disk cut off, or other bytes."""
-    path = tmp_path / "run/stage1/metrics.jsonl"
-    path.write_bytes(left)
-    record, = obeying(metrics=["kid"], count=20)[0]
-    assert score_report.read_lines(str(path)) == [record]
-    assert path.read_bytes().startswith(left)
-
-
-def test_a_plot_that_finds_no_room_costs_a_warning(obeying, tmp_path, monkeypatch, capsys):
-    def full(path, data, shared):
-        raise OSError(28, "No space left on device", path)
-
-    pytest.importorskip("matplotlib", reason="needs pip install '.[metrics]'")
-    monkeypatch.setattr(score_report, "write_whole", full)
-    record, = obeying(metrics=["kid"], count=20)[0]
-    out = capsys.readouterr().out
-    assert f"{record['kid_fake']:9.4f}" in out  # the table
-    assert "warning: " in out and "metrics.png could not be drawn: No space left on device" in out
-
-
-def test_an_interval_that_is_not_known_is_null_and_says_so(obeying, tmp_path, capsys):
-    record, = obeying(metrics=["kid"], count=5)[0]
-    line, = (tmp_path / "run/stage1/metrics.jsonl").read_text().splitlines()
-    assert json.loads(line)["kid_fake/low"] is None and math.isfinite(record["kid_fake"])
-    assert re.search(r"kid_fake +[-\d.]+  not known", capsys.readouterr().out)
-
-
-def test_scores_are_in_tensorboard_and_in_a_plot(obeying, tmp_path):
-    obeying(metrics=["kid", "attribute_accuracy"], count=30)
-    stage = tmp_path / "run/stage1"
-    found = {}
-    for path in stage.glob("logs/evaluate/events*"):
-        for event in tf.compat.v1.train.summary_iterator(str(path)):
-            for value in event.summary.value:
-                found[value.tag] = event.step, float(tf.make_ndarray(value.tensor))
-    assert found["accuracy/mean"] == (1000, 1.0) and found["kid_fake"][0] == 1000
-    pytest.importorskip("matplotlib", reason="needs pip install '.[metrics]'")
-    assert Image.open(stage / "metrics.png").size[0] > 500
-
-
-def test_plot_draws_a_line_for_each_protocol(tmp_path):
-    pytest.importorskip("matplotlib", reason="needs pip install '.[metrics]'")
-    path = tmp_path / "metrics.jsonl"
-    lines = [{"step": 5, "loss": 1.0}]
-    lines += [{"metric": "kid_x", "step": step, "kid_x": 1 / step, "kid_x/low": 0, "kid_x/high": 1,
-               "count": count} for step in (100, 200) for count in (10, 20)]
-    path.write_text("\n".join(map(json.dumps, lines)) + '\n{"metric": "cut o')
-    records = score_report.read_lines(str(path))
-    assert len(records) == 4
-    assert score_report.plot(str(tmp_path / "a.png"), records)
-    assert score_report.plot(str(tmp_path / "b.png"), records[:1])
-    pictures = [np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")) for name in "ab"]
-    assert pictures[0].shape == pictures[1].shape and (pictures[0] != pictures[1]).any()
 
 
 def test_smaller_pictures_are_enlarged_to_the_size_asked_for(obeying, monkeypatch, tmp_path):
@@ -440,17 +273,6 @@ def test_real_pictures_sorted_by_class_have_the_same_inception_score():
     found = one._inception_score()
     assert found["inception_score"] == pytest.approx(1.0)  # a class a split, as it comes
     assert found["inception_score/real"] > 5
-
-
-def test_the_last_line_says_of_which_metric_the_real_pictures_are():
-    def line(metric, real):
-        return {"metric": metric, "count": 400, "real_count": real, "split": "test", "size": 64,
-                metric: 1.0, f"{metric}/low": 0.9, f"{metric}/high": 1.1}
-
-    both = score_report.table([line("precision_recall", 400), line("kid", 804)])
-    assert both.splitlines()[-1].startswith(
-        "real pictures: 400 (precision_recall) and 804 (kid) of the split test")
-    assert "real pictures: 804 of the split" in score_report.table([line("kid", 804)])
 
 
 def test_a_folder_without_splits_holds_nothing_out(folder, tiny, capsys):
@@ -571,13 +393,3 @@ def test_a_metric_needs_no_more_and_no_less_than_is_said(name, compute):
     for kind in need:
         with pytest.raises(ValueError):
             compute(*{**enough, kind: enough[kind][1:]}.values())
-
-
-def test_commit_is_that_of_the_code_or_none(tmp_path, monkeypatch):
-    found = score_report.commit()
-    assert found is None or re.fullmatch(r"[0-9a-f]{40}\+?", found)
-    (tmp_path / "score_report.py").write_text("")
-    monkeypatch.setattr(score_report, "__file__", str(tmp_path / "score_report.py"))
-    assert score_report.commit() is None
-    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
-    assert score_report.commit() is None  # in a repository that does not hold the code

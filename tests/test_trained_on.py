@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from test_evaluate import FakeExamples, obeying  # noqa: F401 - a fixture
+from fake_evaluation import FakeExamples
 from test_pipeline import elements
 
 from stackgan_tf import below, build, pipeline, run_folder
@@ -82,7 +82,7 @@ def test_a_run_has_learnt_what_it_stands_on_has_learnt(make_trainer, tiny, tmp_p
     assert ours.read_trained_on().tolist() == sorted([3, *own])
 
 
-def test_pictures_held_out_late_are_counted(obeying, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_pictures_held_out_late_are_counted(obeying, tmp_path, monkeypatch, capsys):
     def trained_on(**options):
         return obeying(metrics=["kid"], count=20, **options)[0][0]["real_trained_on"]
 

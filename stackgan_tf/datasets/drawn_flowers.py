@@ -136,19 +136,20 @@ def _refuse_other_data(data_dir):
     folder = os.path.expanduser(data_dir)
     if not folder or not os.path.isdir(folder):
         return
-    for dataset, mark in (("folder", "captions.jsonl"), ("prepared", "prepared.json"),
-                          ("reed", os.path.join("train", "filenames.pickle"))):
-        if os.path.isfile(os.path.join(folder, mark)):
-            raise ValueError(f"data_dir={data_dir} holds {mark}, and --dataset=drawn_flowers would "
-                             f"draw its own flowers into it; add --dataset={dataset}.")
-    inner = (entry.path for entry in os.scandir(folder)
-             if entry.is_dir() and entry.name != "downloads")
-    found = next(filter(None, map(_picture_or_tar, itertools.chain([folder], inner))), None)
-    if found:
-        kind = "webdataset" if found.lower().endswith(".tar") else "folder"
-        raise ValueError(f"data_dir={data_dir} holds {os.path.relpath(found, folder)}, and "
-                         "--dataset=drawn_flowers would draw its own flowers into it; add "
-                         f"--dataset={kind} (README: which files that needs).")
+    marks = {"captions.jsonl": "folder", "prepared.json": "prepared",
+             os.path.join("train", "filenames.pickle"): "reed"}
+    found = next((mark for mark in marks if os.path.isfile(os.path.join(folder, mark))), None)
+    if found is None:
+        inner = (entry.path for entry in os.scandir(folder)
+                 if entry.is_dir() and entry.name != "downloads")
+        path = next(filter(None, map(_picture_or_tar, itertools.chain([folder], inner))), None)
+        if path is None:
+            return
+        found = os.path.relpath(path, folder)
+    dataset = marks.get(found, "webdataset" if found.lower().endswith(".tar") else "folder")
+    raise ValueError(f"data_dir={data_dir} holds {found}, and --dataset=drawn_flowers would draw "
+                     f"its own flowers into it; add --dataset={dataset} (README: which files that "
+                     "needs).")
 
 
 def _picture_or_tar(folder):

@@ -16,7 +16,6 @@ from stackgan_tf.run_folder import refuse_unwritable
 from stackgan_tf.scores import OF_NETWORK
 
 flags.disclaim_key_flags()  # they are those of each command, for its --help
-SCORING = ("inception", "inception_sha256", "resize")  # flags of evaluate
 
 
 def define_own_flags(name: str, minutes: float) -> None:
@@ -36,7 +35,7 @@ def define_own_flags(name: str, minutes: float) -> None:
                       "'': what suits the data")
     flags.DEFINE_integer("count", 1000, "pictures that are generated for the scores",
                          lower_bound=2, upper_bound=10**7)
-    for flag in SCORING:
+    for flag in evaluation.NETWORK_FLAGS:
         flags.DEFINE_string(flag, "", "as in evaluate")
 
 
@@ -63,7 +62,8 @@ def run(name: str, columns: tuple[str, ...], make: Callable[[dict], list[Variant
     folder = os.path.join(root, values.run)
     refuse_unwritable(folder)
     base = _with_embeddings(base, make)
-    scoring = {flag: values[flag].value for flag in SCORING if values[flag].value}
+    scoring = {flag: values[flag].value for flag in evaluation.NETWORK_FLAGS
+               if values[flag].value}
     plan = Plan(name, folder, columns, tuple(make(base)), base, values.minutes, values.steps,
                 values.seeds, tuple(values.variants), (), values.count, size, scoring,
                 bool(values.metrics))

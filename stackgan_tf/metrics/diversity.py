@@ -7,7 +7,7 @@ different as the pictures of the data set from each other, the caption does noth
 
 import numpy as np
 
-from stackgan_tf import bootstrap
+from stackgan_tf import bootstrap, feature_sets
 
 
 def compute(fake: np.ndarray, real: np.ndarray, seed: int = 0) -> dict[str, float]:
@@ -19,8 +19,7 @@ def compute(fake: np.ndarray, real: np.ndarray, seed: int = 0) -> dict[str, floa
         `diversity`, the quotient, with its interval over the captions; `diversity/within` and
         `diversity/among_real`, what it is the quotient of.
     """
-    if not (np.isfinite(fake).all() and np.isfinite(real).all()):
-        raise ValueError("the features are not finite numbers.")
+    feature_sets.check_finite(fake, real)
     within = np.array([mean_distance(one) for one in np.asarray(fake, np.float64)])
     among = mean_distance(np.asarray(real, np.float64))
     if not among > 0:

@@ -8,7 +8,7 @@ pictures.
 
 import numpy as np
 
-from stackgan_tf import bootstrap
+from stackgan_tf import bootstrap, feature_sets
 
 
 def compute(logits: np.ndarray, splits: int = 10, replicates: int = bootstrap.REPLICATES,
@@ -25,8 +25,7 @@ def compute(logits: np.ndarray, splits: int = 10, replicates: int = bootstrap.RE
     if logits.ndim != 2 or len(logits) < 2 * splits:
         raise ValueError(f"logits {logits.shape} are no (N, classes) of at least {2 * splits} "
                          "rows, two a split.")
-    if not np.isfinite(logits).all():
-        raise ValueError("logits are not finite numbers.")
+    feature_sets.check_finite(logits)
     log_p = logits - logits.max(1, keepdims=True)
     log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
     p = np.exp(log_p)
