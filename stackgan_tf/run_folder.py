@@ -299,8 +299,11 @@ def refuse_unwritable(path: str, flag: str = "--checkpoint_dir") -> None:
         raise UserError(f"{path} cannot be made: {there} is no folder; choose another "
                         f"{flag}.")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{path} cannot be written: {there} is read-only for you; choose another "
-                        f"{flag}, or see to the permissions.")
+        remedy = f"choose another {flag}"
+        if flag == "--checkpoint_dir" and there == os.path.abspath(path):  # what is in it is needed
+            remedy = "copy the run to a place of yours and name that by --checkpoint_dir"
+        raise UserError(f"{path} cannot be written: {there} is read-only for you; {remedy}, or see "
+                        "to the permissions.")
 
 
 def find_run(checkpoint_dir: str, run: str) -> str:

@@ -40,8 +40,10 @@ def test_a_read_only_folder_is_refused(public):
     if root:  # who may write anywhere; os.access asks for the real user
         os.setreuid(65534, 0)
     try:
-        with pytest.raises(UserError, match=f"{public} is read-only.*--checkpoint_dir"):
+        with pytest.raises(UserError, match=f"{public} is read-only.*another --checkpoint_dir"):
             refuse_unwritable(below)
+        with pytest.raises(UserError, match=f"{public} is read-only.*copy the run to a place"):
+            refuse_unwritable(public)  # another folder has nothing to score, or to go on from
     finally:
         if root:
             os.setreuid(0, 0)
