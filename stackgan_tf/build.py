@@ -75,9 +75,9 @@ def data_note(config: Config, batches: Batches | Stream) -> str:
 
 
 def picture_keys(batches: Batches | Stream) -> np.ndarray | None:
-    """pipeline.Examples.keys of the training data; None for streamed sets, which are not read as a
-    whole."""
-    return None if isinstance(batches, Stream) else batches.examples.keys
+    """pipeline.Examples.kept_keys of the training data; None for streamed sets, which are not read
+    as a whole."""
+    return None if isinstance(batches, Stream) else batches.examples.kept_keys
 
 
 def load_examples(config: Config, split: str, most: int | None = None) -> Examples:

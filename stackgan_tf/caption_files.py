@@ -3,7 +3,9 @@
 And the checks that every kind of such files needs.
 """
 
+import collections
 import os
+import unicodedata
 from pathlib import Path
 
 MOST_LINES = 1_000_000
@@ -101,6 +103,9 @@ class Confined:
 class CaptionFiles:
     """A folder of `<class>/<picture>.txt`, one caption a line; any other file is left alone.
 
+    A picture's folder counts where the captions have a folder of that name, as of birds; else its
+    own name is enough: the flowers' class folders are not in their pictures' names.
+
     Args:
         root: the folder above that the user named, out of which no link may lead; None: this one.
 
@@ -113,21 +118,25 @@ class CaptionFiles:
         if not self.folder.is_dir():
             raise ValueError(f"the captions' folder {folder} is not there; give the one that "
                              "holds <class>/<picture>.txt.")
-        # By the file's own name: the flowers' class folders are not in their file names.
-        self.paths = {}
+        self._paths, self._read = collections.defaultdict(list), {}
         for where, _, files in os.walk(self.folder):
-            self.paths.update((name[:-4], os.path.join(where, name)) for name in files
-                              if name.endswith(".txt"))
-        if not self.paths:
+            for name in files:
+                if name.endswith(".txt"):
+                    self._paths[_spelled(name[:-4])].append(os.path.join(where, name))
+        self._folders = {_folders(path)[-1] for paths in self._paths.values() for path in paths}
+        if not self._paths:
             raise ValueError(f"the captions' folder {folder} holds no .txt file; give the one that "
                              "holds <class>/<picture>.txt.")
         self._confined = Confined(root or self.folder, flag="--captions_dir")
 
     def of(self, file_name: str) -> list[str]:
-        """The captions of a picture, [] if it has none; its folder and extension do not matter.
-        ValueError if a link leads out to them."""
-        name = os.path.basename(file_name.replace("\\", "/"))
-        path = self.paths.get(name) or self.paths.get(os.path.splitext(name)[0])
+        """The captions of a picture, [] if it has none; its extension does not matter.
+
+        Raises:
+            ValueError: a link leads out to them; or it is not known which of several files is of
+                this picture, or of which of several pictures a file is.
+        """
+        path = self._find(_spelled(file_name.replace("\\", "/")))
         if path is None:
             return []
         self._confined.check(path)
@@ -135,3 +144,33 @@ class CaptionFiles:
             # a few of the released ones have bytes of another encoding
             lines = file.read().decode("utf-8-sig", "replace").replace("\ufffd", " ").splitlines()
         return [" ".join(line.split()) for line in lines if not is_empty(line)]
+
+    def _find(self, picture):
+        folders, name = _folders(picture), os.path.basename(picture)
+        stem = name if name in self._paths else os.path.splitext(name)[0]
+        paths = self._paths.get(stem, [])
+        if folders[-1] in self._folders:
+            paths = [path for path in paths if _folders(path)[-1] == folders[-1]]
+        shared = [len(os.path.commonprefix([folders[::-1], _folders(path)[::-1]]))
+                  for path in paths]
+        if not paths:
+            return None
+        paths = [path for path, count in zip(paths, shared) if count == max(shared)]
+        if len(paths) > 1:
+            raise ValueError(f"the captions of {picture} may be {paths[0]} or {paths[1]}; put them "
+                             "in a folder of the same name as the picture's, or leave one out.")
+        first = self._read.setdefault(paths[0], picture)
+        if first != picture and not max(shared):
+            raise ValueError(f"{paths[0]} may be of {first} or of {picture}; put the captions in "
+                             "folders of the same names as the pictures'.")
+        return paths[0]
+
+
+def _folders(path):
+    """The names of the folders that a path leads through; [""] of none."""
+    return os.path.dirname(_spelled(path)).split("/")
+
+
+def _spelled(name):
+    """One of the spellings that Unicode has of a name: file systems have their own."""
+    return unicodedata.normalize("NFC", name)

@@ -120,7 +120,7 @@ class Drawings(Split):
         known = self.generator.part.read_trained_on()
         if known is None or self.examples.keys is None:
             return None
-        count = int(np.isin(self.examples.keys, known).sum())
+        count = int(np.isin(self.examples.keys, known).any(1).sum())
         if count and self.split == "test":
             print(f"warning: {count:,} of the {len(self):,} pictures of the split test have names "
                   "and captions that the run was trained on; for scores of new captions train "

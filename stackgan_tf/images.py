@@ -52,7 +52,8 @@ def crop_to_box(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     """The surroundings of a box, as StackGAN's released code crops the birds.
 
     Three quarters of the box's longer side in each direction from its center, cut off at the
-    picture's edges: the object then fills at least 0.75 of the sides (arXiv:1612.03242, Sec. 4.1).
+    picture's edges: the object's longer side is then two thirds of the picture's, or more where
+    that is cut off ("greater than 0.75" in arXiv:1612.03242, Sec. 4.1, is not what the code does).
 
     Args:
         image: (H, W, ...), at least a pixel.

@@ -99,8 +99,9 @@ AGAIN_EVERY = 4  # mode seeking draws each so-manieth caption again: cheaper, on
 def mode_seeking_loss(images, again_images):
     """1 / mean |G(z1, e) - G(z2, e)|, averaged over the captions: two pictures of one shall differ.
 
-    MSGAN, Mao et al. 2019 (arXiv:1903.05628), eq. 3, as the released code has it: the inverse is
-    to fall. Without |z1 - z2|, which in so many dimensions is always about the same.
+    MSGAN, Mao et al. 2019 (arXiv:1903.05628), eq. 3: as in the released code, the inverse is to
+    fall, but that of each caption's mean, so that those whose pictures are nearest count most;
+    theirs is of the batch's. Without |z1 - z2|, always about the same in so many dimensions.
 
     Args:
         images, again_images: float (B, H, W, 3) in [-1, 1], of the same captions and other latents.

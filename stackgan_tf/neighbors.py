@@ -13,7 +13,7 @@ import numpy as np
 from stackgan_tf import build, images
 from stackgan_tf.config import UserError
 from stackgan_tf.parallel import in_order
-from stackgan_tf.pipeline import picture_key, text
+from stackgan_tf.pipeline import picture_keys, text
 from stackgan_tf.progress import Progress
 
 SIDE = 16
@@ -42,7 +42,7 @@ def of_run(generator, pictures: np.ndarray, count: int, data_dir: str | None = N
         for seen, element in enumerate(build.load_elements(config, "train"), 1):
             captions = [text(caption) for caption in element.get("captions", ())]
             if known is not None and "file_name" in element and captions:
-                others += picture_key(element["file_name"], captions) not in known
+                others += known.isdisjoint(picture_keys(element["file_name"], captions))
             bar.update(seen)
             yield element["image"]
 

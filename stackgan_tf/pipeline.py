@@ -8,9 +8,7 @@ at once, so a resumed run goes on exactly where it stopped, without skipping thr
 import collections
 import functools
 import hashlib
-import itertools
 import json
-import multiprocessing.pool
 import tempfile
 from collections.abc import Callable, Iterable
 
@@ -19,6 +17,7 @@ import tensorflow as tf
 
 from stackgan_tf import images
 from stackgan_tf.config import UserError
+from stackgan_tf.parallel import in_order
 
 
 class Examples:
@@ -32,8 +31,10 @@ class Examples:
             where the data has none.
         offsets: int64 (N + 1,), where each picture's embeddings begin; None likewise.
         extra: {name: array (N, ...)} of whatever else the data set gives of fixed shape.
-        keys: uint64 (N,), each picture's `picture_key`; None where the data does not give both
+        keys: uint64 (N, 2), each picture's `picture_keys`; None where the data does not give both
             names and captions.
+        kept_keys: uint64 (N,), of each the one that tells it from pictures of other splits: that
+            of its whole path where others here have the same captions, such as their class's.
     """
 
     def __init__(self, elements: Iterable[dict], size: int):
@@ -44,24 +45,23 @@ class Examples:
         self._file = tempfile.TemporaryFile(prefix="stackgan_tf_")
         self._vectors = tempfile.TemporaryFile(prefix="stackgan_tf_")  # COCO's are 1.7 GB
         self.embeddings, self.offsets, dims, rows = None, None, set(), []
-        # a few pictures ahead at a time: Pool.imap alone would read the whole set into memory
-        with multiprocessing.pool.ThreadPool() as pool:
-            elements = iter(elements)
-            while chunk := list(itertools.islice(elements, 256)):
-                small = np.stack(pool.map(lambda e: images.resize_square(e["image"], size), chunk))
-                self._write(self._file, small)
-                self._pixels.update(np.ascontiguousarray(small[:, 8::16, 8::16]))
-                for element in chunk:
-                    self.captions.append([text(c) for c in element.get("captions", ())])
-                    if "label" in element:
-                        labels.append(int(element["label"]))
-                    if "embeddings" in element:
-                        vectors = np.asarray(element["embeddings"], np.float32)
-                        dims.add(vectors.shape[1:])
-                        rows.append(len(vectors))
-                        self._write(self._vectors, vectors)
-                    for name, value in _flat(element):
-                        extra[name].append(value)
+
+        def shrink(element):
+            return {**element, "image": images.resize_square(element["image"], size)}
+
+        for element in in_order(shrink, elements):  # few at a time: photographs take 36 MB each
+            self._write(self._file, element["image"])
+            self._pixels.update(np.ascontiguousarray(element["image"][8::16, 8::16]))
+            self.captions.append([text(c) for c in element.get("captions", ())])
+            if "label" in element:
+                labels.append(int(element["label"]))
+            if "embeddings" in element:
+                vectors = np.asarray(element["embeddings"], np.float32)
+                dims.add(vectors.shape[1:])
+                rows.append(len(vectors))
+                self._write(self._vectors, vectors)
+            for name, value in _flat(element):
+                extra[name].append(value)
         count = len(self.captions)
         if not count:
             raise UserError("the data set holds no picture; add some to --data_dir, or choose "
@@ -72,8 +72,11 @@ class Examples:
         if rows:
             self._map_embeddings(dims, rows)
         self.extra = {name: np.array(values) for name, values in extra.items()}
-        self._names = [_without_folders(name) for name in self.extra.get("file_name", ())]
-        self.keys = self._keys()
+        self._paths = [text(name) for name in self.extra.get("file_name", ())]
+        self._names = list(map(_without_folders, self._paths))
+        self.keys = self.kept_keys = None
+        if len(self._names) == count and all(self._names) and all(self.captions):
+            self.keys, self.kept_keys = self._keys()
 
     def _map_embeddings(self, dims, rows):
         if len(dims) != 1 or len(rows) != len(self) or 0 in rows:
@@ -100,9 +103,10 @@ class Examples:
             f"{name} {digest.hexdigest()[:8]}" for name, digest in digests.items())])
 
     def _keys(self):
-        if len(self._names) != len(self) or not all(self.captions):
-            return None
-        return np.array(list(map(picture_key, self._names, self.captions)), np.uint64)
+        keys = np.array(list(map(picture_keys, self._paths, self.captions)), np.uint64)
+        seen = collections.Counter(map(tuple, self.captions))
+        repeated = np.array([seen[tuple(row)] > 1 for row in self.captions])
+        return keys, np.where(repeated, keys[:, 1], keys[:, 0])
 
     def shuffle_captions(self, seed: int) -> None:
         """Gives each picture the captions, or embeddings, of another one: a control that has
@@ -132,15 +136,15 @@ class Examples:
         return len(self.captions)
 
 
-def picture_key(name: str | bytes, captions: list[str]) -> int:
-    """By which a picture is known in another split or folder, 64 bits: of its file's name without
-    folders, which may be renamed, and its captions."""
-    row = json.dumps([_without_folders(name), captions])
-    return int.from_bytes(hashlib.sha256(row.encode()).digest()[:8])
+def picture_keys(name: str | bytes, captions: list[str]) -> tuple[int, int]:
+    """By which a picture is known in another split or folder, 64 bits each: of its captions, and
+    of its file's name without folders, which may be renamed, and with them."""
+    return tuple(int.from_bytes(hashlib.sha256(json.dumps([shown, captions]).encode()).digest()[:8])
+                 for shown in (_without_folders(text(name)), text(name)))
 
 
 def _without_folders(name):
-    return text(name).rsplit("/", 1)[-1]
+    return name.rsplit("/", 1)[-1]
 
 
 def text(caption) -> str:
@@ -211,7 +215,7 @@ class Batches:
         self.examples, self.embeddings, self.offsets = examples, None, None
         self.image_size, self.batch_size, self.seed = image_size, batch_size, seed
         self.captions_per_embedding = captions_per_embedding
-        self.mismatch_candidates, self.distances = mismatch_candidates, None
+        self.mismatch_candidates, self.means = mismatch_candidates, None
         self.local_batch_size = batch_size // workers
         self.mine = slice(worker * self.local_batch_size, (worker + 1) * self.local_batch_size)
         labels = examples.labels
@@ -224,7 +228,7 @@ class Batches:
         """Adds embeddings, of `embed` or `Examples`; without it the batches have no text."""
         self.embeddings, self.offsets = embeddings, offsets
         if self.labels is not None and self.mismatch_candidates > 1:
-            self.distances = _class_distances(embeddings, np.repeat(self.labels, np.diff(offsets)))
+            self.means = _class_means(embeddings, np.repeat(self.labels, np.diff(offsets)))
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 - lives as long as the run
     def _order(self, epoch):
@@ -246,12 +250,14 @@ class Batches:
         other = self._mismatched(indices, generator)
         for _ in range(self.mismatch_candidates - 1):
             candidate = self._mismatched(indices, generator)
-            if self.distances is not None:
-                own = self.labels[indices]
-                nearer = (self.distances[own, self.labels[candidate]]
-                          < self.distances[own, self.labels[other]])
+            if self.means is not None:
+                nearer = self._distances(indices, candidate) < self._distances(indices, other)
                 other = np.where(nearer, candidate, other)
         return other
+
+    def _distances(self, rows, others):
+        """float (B,): squared, of the mean embeddings of the pictures' classes."""
+        return np.square(self.means[self.labels[rows]] - self.means[self.labels[others]]).sum(1)
 
     def _mismatched(self, indices, generator):
         names = np.arange(len(self.examples)) if self.labels is None else self.labels
@@ -346,11 +352,11 @@ def of_another_class(rows, labels, generator):
     return sorted_by_class[np.where(place < first, place, place + same)]
 
 
-def _class_distances(embeddings, labels):
-    """float (C, C): squared distances of the classes' mean embeddings; labels int (N,), all of
-    0 ... C - 1."""
-    means = np.stack([embeddings[labels == label].mean(0) for label in range(labels.max() + 1)])
-    return np.stack([np.square(means - mean).sum(1) for mean in means])
+def _class_means(embeddings, labels):
+    """(C, dim): the classes' mean embeddings; labels int (N,), all of 0 ... C - 1."""
+    order = np.argsort(labels, kind="stable")
+    ends = np.cumsum(np.bincount(labels))[:-1]
+    return np.stack([embeddings[rows].mean(0) for rows in np.split(order, ends)])
 
 
 def center_crop(pictures, image_size):

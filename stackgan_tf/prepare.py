@@ -21,8 +21,8 @@ import dataclasses
 import itertools
 import json
 import math
-import multiprocessing.pool
 import os
+import shlex
 import sys
 
 import numpy as np
@@ -237,7 +237,7 @@ def _spool(settings, plan, before, report):
     found = []
     for split in SPLITS:  # what cannot be read is said before anything is written
         try:
-            first = next(iter(build.load_elements(config, split)), None)
+            first = _first_element(build.load_elements(config, split))
         except build.NoSplit as error:
             if split == "train":
                 raise
@@ -245,9 +245,13 @@ def _spool(settings, plan, before, report):
             continue
         if first is None:
             continue
-        kind = kind or {"has_labels": "label" in first,
-                        "embedding_dim": int(np.shape(first["embeddings"])[-1])
-                        if "embeddings" in first else 0}
+        other = {"has_labels": "label" in first,
+                 "embedding_dim": int(np.shape(first["embeddings"])[-1])
+                 if "embeddings" in first else 0}
+        kind = kind or other
+        if other != kind:
+            raise UserError(f"the splits of --data_dir={config.data_dir} are of two kinds, train "
+                            f"{_described(kind)}, {split} {_described(other)}; make them alike.")
         if kind["embedding_dim"] == 0 and plan.with_text and "captions" not in first:
             raise UserError(f"--dataset={config.dataset} has neither captions nor embeddings; "
                             "for training without text add --embedding_dim=0.")
@@ -257,21 +261,36 @@ def _spool(settings, plan, before, report):
         _write_plan(settings, {"settings": settings.binding(), "input": digest})
     record = dataclasses.replace(plan, **(kind or {})).features()
     for split in found:
-        numbers = itertools.count()
-        with multiprocessing.pool.ThreadPool(settings.workers) as pool:
-            spool.write(split, build.load_elements(config, split), lambda chunk: pool.starmap(
-                _encode, [(record, e, plan, f"{split}/{next(numbers):08d}")
-                          for e in chunk]), report(f"copying {split}:"))
+        spool.write(split, build.load_elements(config, split),
+                    lambda element: _encode(record, element, plan), settings.workers,
+                    report(f"copying {split}:"))
     plan = dataclasses.replace(plan, **(kind or {}))
     rows = {split: spool.rows(split) for split in SPLITS}
     rows = {split: places for split, places in rows.items() if len(places)}
     return sources.Survey(rows, [], digest), plan
 
 
-def _encode(record, element, plan, name):
+def _first_element(elements):
+    """The first one, or if it has neither captions nor embeddings one of the next that has, for a
+    picture or two may lack theirs; None of none."""
+    first = None
+    for element in itertools.islice(elements, 50):
+        if first is None or "captions" in element or "embeddings" in element:
+            first = element
+        if "captions" in first or "embeddings" in first:
+            break
+    return first
+
+
+def _described(kind):
+    embeddings = f"of {kind['embedding_dim']} numbers" if kind["embedding_dim"] else "none"
+    return f"with{'' if kind['has_labels'] else 'out'} classes (embeddings: {embeddings})"
+
+
+def _encode(record, element, plan):
     return shards.serialize(
         record, shards.square_jpegs(element["image"], plan.max_size, plan.small_size),
-        text(element.get("file_name", name)), [text(c) for c in element.get("captions", ())],
+        text(element.get("file_name", "")), [text(c) for c in element.get("captions", ())],
         element.get("label"), element.get("embeddings"))
 
 
@@ -301,6 +320,8 @@ def _make(settings, plan, bad, stop):
                 _limit(bad, settings.config.max_unreadable)
                 count += 1
                 progress.update(count, {"unreadable": len(bad)})
+        except UserError:  # too many of the pictures
+            raise
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{error}; whole shards are kept. Perhaps fewer --workers than "
                             f"{settings.workers}.") from error
@@ -364,7 +385,7 @@ def _finish(settings, plan, done, bad):
         print(f"... and {len(bad) - 20} more; all are listed in {PLAN}")
     size = sum(report["bytes"] for report in done.values())
     print(f"done: {settings.output}, {_counts(pictures)}, {size / 2**20:,.1f} MiB. Train with "
-          f"--dataset=prepared --data_dir={settings.output}", flush=True)
+          f"--dataset=prepared --data_dir={shlex.quote(settings.output)}", flush=True)
 
 
 def _write_plan(settings, values):

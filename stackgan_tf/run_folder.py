@@ -157,12 +157,16 @@ class Part:
         noted = before.get("data")
         same = noted is not None and (data is None or alike(noted, data, pixels=False))
         names = [name for name in names if not (same and name in PLACES)]
-        differences = [f"--{name}={now[name]} (was {was[name]})" for name in names
-                       if not (same_path(was[name], now[name]) if name in PATHS
-                               else was[name] == now[name])]
-        if differences:
-            raise UserError(f"{self.path} was made with other settings: "
-                            f"{', '.join(differences)}; repeat those, or choose another --run.")
+        differing = [name for name in names if not (
+            same_path(was[name], now[name]) if name in PATHS else was[name] == now[name])]
+        differences = ", ".join(f"--{name}={now[name]} (was {was[name]})" for name in differing)
+        if differing and noted is not None and data is not None and {*differing} <= {*PLACES}:
+            raise UserError(f"{self.path} was made with other data ({noted} then, {data} now) in "
+                            f"another place: {differences}; give it that data, wherever it is, or "
+                            "choose another --run.")
+        if differing:
+            raise UserError(f"{self.path} was made with other settings: {differences}; repeat "
+                            "those, or choose another --run.")
         if noted is not None and data is not None and not alike(noted, data):
             print(f"warning: the data is not what {self.path} was made with ({noted} then, {data} "
                   "now); it goes on with this.", flush=True)
@@ -177,7 +181,7 @@ class Part:
 
     def write_trained_on(self, *lists: np.ndarray | None) -> None:
         """Writes down the pictures that the part has learnt from, those of all lists (uint64, as
-        pipeline.Examples.keys). If one is not known, nothing is, and an older list goes."""
+        pipeline.Examples.kept_keys). If one is not known, nothing is, and an older list goes."""
         if any(keys is None for keys in lists):
             disk.remove_quietly(self.trained_on)
             return

@@ -40,7 +40,10 @@ def read(config: Config, count: int, encoder: saved_parts.TextEncoder | None = N
     """
     rows = _first_rows(config, 64 * count, "captions" if encoder else "embeddings")
     # one further each time: data sets that go through their classes in turn are common
-    spread = [rows[(i * (len(rows) // count) + i) % len(rows)] for i in range(count)]
+    step = len(rows) // count + 1
+    if len(rows) >= count and (count - 1) * step >= len(rows):  # none twice
+        step = len(rows) / count
+    spread = [rows[int(i * step) % len(rows)] for i in range(count)]
     # at random: others are sorted by class
     chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[:MOST])
     return _texts(spread, encoder), _texts([rows[i] for i in chosen], encoder)

@@ -9,6 +9,7 @@ its pictures, written in its own order.
 import array
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 
@@ -18,6 +19,7 @@ import tensorflow as tf
 from stackgan_tf import manifest
 from stackgan_tf.datasets import webdataset
 from stackgan_tf.disk import write_whole
+from stackgan_tf.parallel import in_order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,12 +157,12 @@ class Spool:
     def _chunk(self, split, number):
         return os.path.join(self.path, f"{split}-{number:05d}")
 
-    def write(self, split: str, elements, encode, report) -> int:
+    def write(self, split: str, elements, encode, threads: int, report) -> int:
         """Spools a split; goes on where it stopped before.
 
         Args:
-            elements: iterator of the data set's dicts, from the first.
-            encode: list of elements -> list of bytes.
+            elements: iterator of the data set's dicts, from the first. Few are in memory at a time.
+            encode: element -> bytes, by so many threads.
 
         Returns:
             the number of elements.
@@ -173,19 +175,27 @@ class Spool:
         if count is not None and len(self.rows(split)) == count:
             return count
         elements, number, count = iter(elements), 0, 0
-        while chunk := _take(elements, self.CHUNK):
-            name, digest = self._chunk(split, number), _digest(chunk)
-            if spooled := self._spooled(split, number):
-                if spooled["digest"] != digest:
-                    raise ValueError(f"the data set's pictures {count} to {count + len(chunk)} of "
-                                     f"split {split} have changed since this was begun")
-            else:
-                examples = encode(chunk)
+        while True:
+            name, spooled = self._chunk(split, number), self._spooled(split, number)
+            digest, examples = hashlib.sha256(), []
+            for own_digest, example in in_order(
+                    lambda element: (_digest(element), b"" if spooled else encode(element)),
+                    itertools.islice(elements, self.CHUNK), threads):
+                digest.update(own_digest)
+                examples.append(example)
+            if not examples:
+                break
+            if not spooled:
                 write_whole(name, b"".join(examples), shared=True)
                 write_whole(name + ".json", json.dumps({
-                    "digest": digest, "ends": np.cumsum(list(map(len, examples))).tolist(),
+                    "digest": digest.hexdigest(),
+                    "ends": np.cumsum(list(map(len, examples))).tolist(),
                 }).encode(), shared=True)
-            number, count = number + 1, count + len(chunk)
+            elif spooled["digest"] != digest.hexdigest():
+                raise ValueError(f"the data set's pictures {count} to {count + len(examples)} of "
+                                 f"split {split} have changed since this was begun; choose another "
+                                 "--output.")
+            number, count = number + 1, count + len(examples)
             report(count)
         write_whole(done, json.dumps({"count": count}).encode(), shared=True)
         return count
@@ -214,20 +224,15 @@ class Spool:
             return file.read(end - start)
 
 
-def _take(iterator, count):
-    return [element for _, element in zip(range(count), iterator)]
-
-
-def _digest(elements):
-    """Of names, captions and pictures."""
+def _digest(element):
+    """Of its name, captions and picture."""
     digest = hashlib.sha256()
-    for element in elements:
-        names = [repr(element.get(key)) for key in ("file_name", "label")]
-        digest.update("\n".join([*names, *map(repr, element.get("captions", ()))]).encode())
-        for key in ("image", "embeddings"):
-            if key in element:
-                digest.update(np.ascontiguousarray(element[key]))
-    return digest.hexdigest()
+    names = [repr(element.get(key)) for key in ("file_name", "label")]
+    digest.update("\n".join([*names, *map(repr, element.get("captions", ()))]).encode())
+    for key in ("image", "embeddings"):
+        if key in element:
+            digest.update(np.ascontiguousarray(element[key]))
+    return digest.digest()
 
 
 def _hash(text):

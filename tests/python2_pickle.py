@@ -68,6 +68,9 @@ class Writer:
             return b"K" + bytes([value])
         if self.binary and 0 <= value < 65536:
             return b"M" + struct.pack("<H", value)
+        if not -2**31 <= value < 2**31:
+            data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+            return b"\x8a" + bytes([len(data)]) + data if self.binary else b"L%dL\n" % value
         return b"J" + struct.pack("<i", value) if self.binary else b"I%d\n" % value
 
     def tuple(self, *parts):

@@ -141,8 +141,13 @@ def test_names_in_the_graph():
     assert {name: inception_2015.graph_name(name) for name in known} == known
 
 
-def test_inception_of_either_naming_is_the_same_network(tmp_path):
-    state = random_state(inception_2015)
+@pytest.fixture(scope="module")
+def inception_state():
+    return random_state(inception_2015)
+
+
+def test_inception_of_either_naming_is_the_same_network(tmp_path, inception_state):
+    state = dict(inception_state)
     kernels = [name for name in state if name.endswith(".conv.weight")]
     assert len(kernels) == 94 and len({inception_2015.graph_name(n[:-12]) for n in kernels}) == 94
     # Keras's InceptionV3 has 21,802,784 without a top, 17,216 channels of normalization among them;
@@ -163,6 +168,45 @@ def test_inception_of_either_naming_is_the_same_network(tmp_path):
     del state["Mixed_7c.branch_pool.bn.bias"]
     with pytest.raises(ValueError, match="it has no Mixed_7c.branch_pool.bn.bias"):
         inception_2015.build(state)
+
+
+@pytest.mark.parametrize("name, shape", [
+    # of torchvision's Inception v3, whose layout pytorch-fid's file has: filters, inputs, height,
+    # width
+    ("Mixed_5b.branch5x5_2", (64, 48, 5, 5)), ("Mixed_5b.branch_pool", (32, 192, 1, 1)),
+    ("Mixed_6a.branch3x3", (384, 288, 3, 3)), ("Mixed_6b.branch7x7_2", (128, 128, 1, 7)),
+    ("Mixed_6b.branch7x7_3", (192, 128, 7, 1)), ("Mixed_6b.branch7x7dbl_2", (128, 128, 7, 1)),
+    ("Mixed_6b.branch7x7dbl_3", (128, 128, 1, 7)), ("Mixed_6b.branch7x7dbl_5", (192, 128, 1, 7)),
+    ("Mixed_6c.branch7x7dbl_4", (160, 160, 7, 1)), ("Mixed_7a.branch7x7x3_2", (192, 192, 1, 7)),
+    ("Mixed_7a.branch7x7x3_3", (192, 192, 7, 1)), ("Mixed_7b.branch3x3_2a", (384, 384, 1, 3)),
+    ("Mixed_7b.branch3x3_2b", (384, 384, 3, 1)), ("Mixed_7c.branch3x3dbl_3a", (384, 384, 1, 3)),
+    ("Mixed_7c.branch3x3dbl_1", (448, 2048, 1, 1))])
+def test_inception_takes_kernels_of_the_published_shapes(inception_state, name, shape):
+    assert inception_state[f"{name}.conv.weight"].shape == shape
+
+
+def test_the_last_block_of_inception_pools_by_the_maximum_the_one_before_by_the_mean(
+        inception_state):
+    """What tells the network of the FID apart. Of a picture that is 0 but for one place the mean
+    of nine is a ninth of the maximum."""
+    made = {}
+
+    class Layers(inception_2015._Layers):
+        def conv(self, x, name, *rest):
+            if name == "branch_pool":
+                made[self.prefix] = x
+            return super().conv(x, name, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inception_2015, "_Layers", Layers)
+        patch.setattr(Layers, "within", lambda self, block: Layers(self.tensors, f"Mixed_{block}."))
+        inception_2015.build(inception_state)
+    image = np.zeros((1, 8, 8, 1), np.float32)
+    image[0, 4, 4] = 9.0
+    for prefix, expected in (("Mixed_6e.", 1.0), ("Mixed_7b.", 1.0), ("Mixed_7c.", 9.0)):
+        pooling = made[prefix]._keras_history.operation
+        assert float(tf.reduce_max(type(pooling).from_config(pooling.get_config())(image))
+                     ) == pytest.approx(expected)
 
 
 def test_only_a_file_of_the_right_hash_is_inception(tmp_path):

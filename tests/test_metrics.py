@@ -188,6 +188,16 @@ def test_score_of_two_predictions_by_hand():
     assert made["inception_score"] == pytest.approx(np.exp(divergence))
 
 
+def test_parts_are_cut_as_in_the_original_where_ten_does_not_divide():
+    """openai/improved-gan: part i is preds[i * N // splits:(i + 1) * N // splits]."""
+    p = np.random.default_rng(0).dirichlet(np.full(5, 0.3), 57)
+    parts = [p[i * 57 // 10:(i + 1) * 57 // 10] for i in range(10)]
+    scores = [np.exp(np.mean(np.sum(q * (np.log(q) - np.log(q.mean(0))), 1))) for q in parts]
+    made = inception_score.compute(np.log(p))
+    assert made["inception_score"] == pytest.approx(np.mean(scores))
+    assert made["inception_score/split_std"] == pytest.approx(np.std(scores))
+
+
 def test_score_splits_in_order():
     sure = 1000.0 * np.eye(4)[np.repeat(np.arange(4), 5)]  # each quarter is of one class
     assert inception_score.compute(sure, splits=4)["inception_score"] == pytest.approx(1)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import types
+import weakref
 
 import numpy as np
 import pytest
@@ -243,7 +244,7 @@ def test_unreadable_pictures_are_listed_then_refused(tmp_path, capsys):
     make_folder(data, 20)
     (data / "3.png").write_bytes(b"")
     (data / "4.jpg").write_bytes((data / "4.jpg").read_bytes()[:300])
-    with pytest.raises(UserError, match="(3.png|4.jpg).*raise --max_unreadable"):
+    with pytest.raises(UserError, match=r"(3.png|4.jpg).*raise --max_unreadable\.$"):
         prepare.prepare(settings(data, output, max_unreadable=1))
     assert prepare.prepare(settings(data, output, max_unreadable=2)) == 0
     assert len(read(output)) == 18
@@ -309,6 +310,58 @@ def test_any_other_data_set_with_its_embeddings_goes_on_where_it_stopped(tmp_pat
         assert found[str(i)]["label"] == i % 7 and found[str(i)]["captions"] == [b"c%d" % i]
         np.testing.assert_array_equal(found[str(i)]["embeddings"], np.full((2, 4), i))
     assert prepare.prepare(chosen) == 0  # whole: the data set is not asked again
+
+
+def test_few_pictures_are_copied_at_a_time(tmp_path):
+    """Of photographs each takes 36 MB."""
+    made, most = [], 0
+
+    class Picture(np.ndarray):
+        pass
+
+    def give():
+        nonlocal most
+        for i in range(300):
+            image = picture(i).view(Picture)
+            made.append(weakref.ref(image))
+            most = max(most, sum(one() is not None for one in made))
+            yield {"image": image}
+            del image
+
+    spool = sources.Spool(str(tmp_path))
+    assert spool.write("train", give(), lambda e: e["image"].tobytes(), 2, lambda _: None) == 300
+    assert 0 < most <= 4 * 2 + 2
+    rows = spool.rows("train")
+    assert spool.read_example("train", rows[299]) == picture(299).tobytes()
+
+
+@pytest.mark.parametrize("change", ["label", "embeddings"])
+def test_splits_of_two_kinds_are_refused_before_anything_is_written(tmp_path, monkeypatch, change):
+    def give(config, split):
+        for element in elements(9, dim=4):
+            if split == "test":
+                del element[change]
+            yield element
+
+    monkeypatch.setattr(build, "load_elements", give)
+    words = {"label": "train with classes .*test without classes",
+             "embeddings": "train with classes .*of 4 numbers.*test with classes .*none"}[change]
+    with pytest.raises(UserError, match=f"splits of .* are of two kinds, {words}"):
+        prepare.prepare(settings("", tmp_path / "out", "drawn_flowers"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_first_picture_may_lack_its_captions(tmp_path, monkeypatch):
+    def give(config, split):
+        for i, element in enumerate(elements(9)):
+            if not i:
+                del element["captions"]
+            yield element
+
+    monkeypatch.setattr(build, "load_elements", give)
+    assert prepare.prepare(settings("", tmp_path / "out", "drawn_flowers")) == 0
+    said = json.loads((tmp_path / "out/prepared.json").read_text())
+    assert said["without_caption"] == {"train": 1, "test": 1}
 
 
 # The rest

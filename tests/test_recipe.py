@@ -131,6 +131,28 @@ def test_the_penalty_of_a_quadratic_discriminator(every):
     assert float(rest) == pytest.approx(plain, rel=1e-4)
 
 
+def test_the_unconditional_head_is_a_third_fake_and_half_of_the_real():
+    """(real + real_u) / 2 + (fake + wrong + fake_u) / 3, of the generator fake + fake_u."""
+    d, rng = Quadratic(), np.random.default_rng(1)
+    d.unconditional_head = lambda features, training=False: tf.reduce_sum(features, 1)
+    x, e, wrong, fakes = (0.3 * rng.normal(size=(4, n)).astype(np.float32) for n in (12, 5, 5, 12))
+    batch = {"real_images": x.reshape(4, 2, 2, 3), "embeddings": e, "mismatched_embeddings": wrong}
+    batch = {name: tf.constant(rows) for name, rows in batch.items()}
+    images = tf.constant(fakes.reshape(4, 2, 2, 3))
+    game = StackGAN(None, d, {}, kl_weight=0.0)
+    real, fake, mixed = (d.logits(a, b).numpy() for a, b in ((x, e), (fakes, e), (x, wrong)))
+
+    def softplus(*logits):
+        return np.mean(np.log1p(np.exp(logits)))
+
+    loss, _ = game.discriminator_loss(batch, images)
+    assert float(loss) == pytest.approx(
+        softplus(-real, -x.sum(1)) + softplus(fake, mixed, fakes.sum(1)), rel=1e-5)
+    loss, _ = game.generator_loss(batch, {
+        "images": images, "mean": tf.zeros([4, 3]), "log_sigma": tf.zeros([4, 3])})
+    assert float(loss) == pytest.approx(softplus(-fake) + softplus(-fakes.sum(1)), rel=1e-5)
+
+
 def test_the_penalty_is_the_slope_by_differences(tiny):
     """On a network of ours: |g|^2 is the sum of squares of D's slopes in orthogonal directions,
     picture and caption as one vector."""

@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -159,6 +160,26 @@ def test_names_with_extension_have_boxes_and_those_without_box_are_counted(
     assert "cropped to their boxes, but 2 have none" in capsys.readouterr().out
 
 
+def test_boxes_of_names_that_are_no_utf8(tmp_path, make):
+    write_split(tmp_path / "train")
+    write_pictures(tmp_path / "CUB_200_2011/images")
+    folder = tmp_path / "CUB_200_2011"
+    write_boxes(folder, [(20, 10, 8, 4)] * 9, [*NAMES, "XXXX"])
+    path = folder / "images.txt"
+    path.write_bytes(path.read_bytes().replace(b"XXXX", b"r\xe9tif"))
+    assert {row["image"].shape[:2] for row in read(make())} == {(12, 12)}
+
+
+def test_names_of_python_2_outside_of_ascii(tmp_path, make):
+    """Its pickles hold bytes, here of UTF-8, and file systems may spell them otherwise."""
+    names = [f"jardín/é{i}" for i in range(2)]
+    write_split(tmp_path / "train", names=names, classes=())
+    write_pickle(tmp_path / "train/filenames.pickle", [
+        name.encode().decode("latin1") for name in names])  # what reading it as Latin-1 gives
+    write_pictures(tmp_path / "images", [unicodedata.normalize("NFD", name) for name in names])
+    assert [row["file_name"] for row in read(make())] == names
+
+
 @pytest.mark.parametrize("image_dir", ["", "pictures", "pictures/jpg"])
 def test_flowers_and_the_ports_folders(tmp_path, make, image_dir):
     """Pictures in jpg/, below the data or --image_dir; captions in class_%05d/."""
@@ -251,6 +272,7 @@ def test_examples_hold_the_embeddings_of_each_picture(tmp_path, make):
     ("char-CNN-RNN-embeddings.pickle", embeddings_of(7) + [np.ones((10, 7), np.float32)],
      ["entry 7 has 7 numbers", "entry 0 has 6"]),
     ("class_info.pickle", ["robin"] * 8, ["entry 0 is 'robin'"]),
+    ("class_info.pickle", [2**70] * 8, ["entry 0 is '1180591620717411303424'"]),
     ("filenames.pickle", [], ["holds no list"]),
     ("filenames.pickle", NAMES[:7] + [7], ["entry 7 is '7'"]),
     ("filenames.pickle", NAMES[:7] + [" "], ["entry 7 is ' '"]),

@@ -181,8 +181,9 @@ def test_data_is_compared_in_what_both_notes_tell(tiny, tmp_path, capsys, noted,
     if moves:
         part.check(elsewhere, data=now)
     else:
-        with pytest.raises(UserError, match=r"--data_dir=there \(was here\)"):
+        with pytest.raises(UserError, match=r"--data_dir=there \(was here\)") as caught:
             part.check(elsewhere, data=now)
+        assert ("made with other data" in str(caught.value)) == bool(noted)
 
 
 @pytest.mark.parametrize("name", ["step-00000003.tmp", "step-00000003.bad", "notes"])

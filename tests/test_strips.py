@@ -185,7 +185,7 @@ def test_neighbors_of_other_data_are_said_to_be_that(monkeypatch, tmp_path, caps
     generator = SimpleNamespace(part=part, run="run", data_config=lambda **_: Config())
     neighbors.of_run(generator, made, 2)
     assert "warning" not in capsys.readouterr().out  # it is not known what was trained on
-    part.write_trained_on(pipeline.Examples(rows, 16).keys)
+    part.write_trained_on(pipeline.Examples(rows, 16).kept_keys)
     neighbors.of_run(generator, made, 2)
     assert "warning" not in capsys.readouterr().out
     rows[1]["captions"] = [b"other"]

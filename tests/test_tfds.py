@@ -133,7 +133,7 @@ def test_captions_and_colors_in_any_form(tmp_path, make, channels, feature, valu
                              "caption": feature}, [{"picture": image, "caption": value}], train=1)
     (row,) = data.examples(make("tfds:grey"), "train")
     assert row["captions"] == (["a grey square", "dull"] if len(value) == 3 else ["a grey square"])
-    assert row["image"].shape == (20, 30, 3) and row["file_name"] == "train-0"
+    assert row["image"].shape == (20, 30, 3) and "file_name" not in row
     assert (row["image"] == (255 if channels == 4 else 50)).all()
 
 
@@ -146,7 +146,7 @@ def test_refusals_of_a_prepared_set(tmp_path, make):
     with pytest.raises(UserError, match="no split test or validation or val, only other, train"):
         build.load_examples(make("tfds:bare", embedding_dim=0), "test")
     write(tmp_path, "words", {"text": tfds.features.Text()}, [{"text": "x"}], train=1)
-    with pytest.raises(UserError, match="has no pictures, only text"):
+    with pytest.raises(UserError, match="has no feature that is one picture, only text"):
         build.load_examples(make("tfds:words"), "train")
     write(tmp_path, "labels", {"image": image, "label": tfds.features.Text()},
           [{"image": picture(1), "label": "wren"}], train=1)
@@ -156,6 +156,18 @@ def test_refusals_of_a_prepared_set(tmp_path, make):
     write(tmp_path, "deep", {"image": deep}, [{"image": picture(1, 1).astype(np.uint16)}], train=1)
     with pytest.raises(UserError, match="picture 0 is uint16"):
         build.load_examples(make("tfds:deep", embedding_dim=0), "train")
+
+
+def test_pictures_without_names_have_none(tmp_path, make):
+    image, caption = tfds.features.Image(shape=(20, 30, 3)), tfds.features.Text()
+    rows = [{"image": picture(i), "caption": f"c{i}", "image_id": f"n{i}"} for i in range(2)]
+    for name, more in (("bare", ()), ("named", ("image_id",))):
+        features = {"image": image, "caption": caption, **dict.fromkeys(more, caption)}
+        write(tmp_path, name, features, [{key: row[key] for key in features} for row in rows],
+              train=2)
+    bare, named = (build.load_examples(make(f"tfds:{name}"), "train") for name in ("bare", "named"))
+    assert bare.keys is None and "file_name" not in bare.extra
+    assert named.extra["file_name"].tolist() == ["n0", "n1"] and named.keys is not None
 
 
 def test_an_empty_split(tmp_path, make):
@@ -175,7 +187,7 @@ def test_an_unknown_label_makes_no_captions(tmp_path, make):
                 "label": tfds.features.ClassLabel(names=["robin", "wren"])}
     rows = [{"image": picture(1), "label": label} for label in (0, -1)]
     write(tmp_path, "unknown", features, rows, train=2)
-    with pytest.raises(UserError, match=r"picture 1 \(train-1\) has the label -1.*captions_dir"):
+    with pytest.raises(UserError, match=r"picture 1 has the label -1.*captions_dir"):
         build.load_examples(make("tfds:unknown"), "train")
     assert len(build.load_examples(make("tfds:unknown", embedding_dim=0), "train")) == 2
 

@@ -19,7 +19,7 @@ def test_a_picture_keeps_its_key_in_another_split_folder_and_size():
             "captions": [b"one", f"c{i}{extra}".encode()]} for i in places), size)
         if shuffle:
             examples.shuffle_captions(0)
-        return examples.keys.tolist()
+        return examples.keys[:, 0].tolist()
 
     every = keys(range(10))
     assert len({*every}) == 10
@@ -29,6 +29,28 @@ def test_a_picture_keeps_its_key_in_another_split_folder_and_size():
     assert pipeline.Examples(elements(5), 19).keys is None  # no file names
     rows = ({"image": np.zeros((9, 9, 3), np.uint8), "file_name": f"{i}.png"} for i in range(5))
     assert pipeline.Examples(rows, 8).keys is None  # no captions
+
+
+def test_pictures_numbered_in_each_folder_are_not_taken_for_each_other():
+    """Captions made from classes: train/robin/0.png is not test/robin/0.png."""
+    def examples(split, captions):
+        return pipeline.Examples(({
+            "image": np.zeros((8, 8, 3), np.uint8), "file_name": f"{split}/robin/{i}.png",
+            "captions": [captions(i)]} for i in range(4)), 8)
+
+    def shared(captions):
+        trained, held_out = examples("train", captions), examples("test", captions)
+        assert np.isin(trained.keys, trained.kept_keys).any(1).all()
+        return np.isin(held_out.keys, trained.kept_keys).any(1).sum()
+
+    assert shared(lambda i: "a photo of a robin") == 0
+    assert shared(lambda i: f"robin {i} of its own") == 4  # moved to another folder
+
+
+def test_pictures_without_names_are_not_known():
+    rows = [{"image": np.zeros((8, 8, 3), np.uint8), "file_name": b"", "captions": [f"c{i}"]}
+            for i in range(3)]
+    assert pipeline.Examples(rows, 8).keys is None
 
 
 def test_the_pictures_trained_on_are_those_of_all_lists_or_not_known(tmp_path):
@@ -51,9 +73,9 @@ def test_a_run_keeps_what_it_was_trained_on(make_trainer, no_pictures):
     trainer.run()
     assert trainer.part.read_trained_on() is None  # its text encoder has learnt nobody knows what
     trainer = make_trainer(train_steps=1)
-    trainer.text.write_trained_on(trainer.batches.examples.keys[:3])
+    trainer.text.write_trained_on(trainer.batches.examples.kept_keys[:3])
     trainer.run()
-    assert {*trainer.part.read_trained_on()} == {*trainer.batches.examples.keys}
+    assert {*trainer.part.read_trained_on()} == {*trainer.batches.examples.kept_keys}
     trainer.part.write_trained_on(None)
     make_trainer(train_steps=1).run()  # is finished: nothing is learnt
     assert trainer.part.read_trained_on() is None
@@ -62,7 +84,7 @@ def test_a_run_keeps_what_it_was_trained_on(make_trainer, no_pictures):
 def test_a_run_has_learnt_what_it_stands_on_has_learnt(make_trainer, tiny, tmp_path):
     """5 by its text encoder, 9 before it was stopped, 3 by the Stage-I of another run."""
     trainer = make_trainer()
-    part, own = trainer.part, trainer.batches.examples.keys.tolist()
+    part, own = trainer.part, trainer.batches.examples.kept_keys.tolist()
     trainer.text.write_trained_on(np.array([5], np.uint64))
     trainer._note_pictures(0)
     assert part.read_trained_on().tolist() == sorted([5, *own])
@@ -87,7 +109,7 @@ def test_pictures_held_out_late_are_counted(obeying, tmp_path, monkeypatch, caps
         return obeying(metrics=["kid"], count=20, **options)[0][0]["real_trained_on"]
 
     examples, part = FakeExamples(), Part(str(tmp_path), "run", "stage1")
-    examples.keys = np.array([*range(11), 2], np.uint64)
+    examples.keys = np.stack([[*range(11), 2], np.full(12, 50)], 1).astype(np.uint64)
     monkeypatch.setattr(build, "load_examples", lambda *_: examples)
     assert trained_on() is None  # an older run
     part.write_trained_on(np.array([77, 78], np.uint64))

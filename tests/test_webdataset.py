@@ -194,6 +194,47 @@ def test_names_longer_than_any(tmp_path, form):
         list(webdataset.examples(config_of(tmp_path), "train"))
 
 
+@pytest.mark.parametrize("held_out", ["val/0.tar", "validation/0.tar", "Val-000.tar",
+                                      "Test/0.tar", "TEST_0.tar"])
+def test_the_split_that_is_not_trained_on_has_several_names(tmp_path, held_out):
+    tar(tmp_path / "train/0.tar", sample(0))
+    tar(tmp_path / held_out, sample(1, split="val" if "al" in held_out else "test"))
+    for split, i in (("train", 0), ("test", 1)):
+        (found,) = webdataset.examples(config_of(tmp_path), split)
+        assert found["file_name"].endswith(f"0000{i}.png")
+
+
+def test_beside_a_test_split_validation_is_left_out(tmp_path):
+    for name in ("a.tar", "val/0.tar", "test/0.tar", "valley-0.tar"):
+        tar(tmp_path / name, sample(0))
+    names = {split: [os.path.relpath(path, tmp_path) for path in paths]
+             for split, paths in webdataset.find_tars(tmp_path).items()}
+    assert names == {"train": ["a.tar", "valley-0.tar"], "test": ["test/0.tar"]}
+    whole = webdataset.find_tars(tmp_path / "val")  # which is all that was named
+    assert whole["train"] == whole["test"] == [str(tmp_path / "val/0.tar")]
+
+
+def test_files_of_a_sample_that_are_not_side_by_side(tmp_path):
+    """tar cf a.tar *.png *.txt"""
+    members = [sample(i) for i in range(3)]
+    tar(tmp_path / "a.tar", [pair[k] for k in (0, 1) for pair in members])
+    with pytest.raises(ValueError, match="00000.png .it has no caption .*next to it in the tar"):
+        list(webdataset.examples(config_of(tmp_path, 1), "train"))
+    assert [one.problem.split(";")[0] for one in webdataset.iter_tar(str(tmp_path / "a.tar"))][
+        3:] == ["its key came before in this tar"] * 3
+
+
+def test_a_key_ends_at_the_first_dot(tmp_path):
+    tar(tmp_path / "a.tar", [("a.1.png", encoded(picture(1))), ("a.1.txt", b"one")])
+    with pytest.raises(ValueError, match="first dot of a name, and 'a.1.png' has another; rename"):
+        list(webdataset.examples(config_of(tmp_path), "train"))
+
+
+def test_a_tar_that_is_named_like_a_pattern(tmp_path):
+    tar(tmp_path / "a[1].tar", sample(0))
+    assert len(list(webdataset.examples(config_of(tmp_path / "a[1].tar"), "train"))) == 1
+
+
 def test_all_samples_bad_is_an_error_below_the_limit_too(tmp_path):
     tar(tmp_path / "a.tar", [*sample(0, False), *sample(9, False)])
     with pytest.raises(ValueError, match="data_dir=.*no picture .*00000.png .it has no caption"):

@@ -18,6 +18,7 @@ run trains a text encoder of its own on the captions.
 import logging
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,7 +110,7 @@ class Reed:
                     r"[\\/]", name):
                 raise ValueError(f"{path}: entry {i} is {name[:60]!r}, which leads out of the "
                                  "pictures' folder; get the file again.")
-        return [str(name).replace("\\", "/") for name in names]  # from Windows
+        return [_from_python2(str(name)).replace("\\", "/") for name in names]  # from Windows
 
     def _load_labels(self):
         path = self.folder / CLASSES
@@ -117,7 +118,8 @@ class Reed:
             return None
         labels = _listed(path)
         for i, label in enumerate(labels):
-            if not isinstance(label, (int, np.integer)) or isinstance(label, bool):
+            if not isinstance(label, (int, np.integer)) or isinstance(label, bool) or not (
+                    -2**63 <= label < 2**63):
                 raise ValueError(f"{path}: entry {i} is {_shown(label)}, not the number of a "
                                  "class; get the file again.")
         self._check_count(path, len(labels))
@@ -321,10 +323,24 @@ def _picture_folders(config):
     return [folder / "CUB_200_2011/images", folder / "images", folder]
 
 
+def _from_python2(name):
+    """A name whose bytes were read as Latin-1, as those of Python 2 are, and are UTF-8."""
+    try:
+        return name.encode("latin1").decode()
+    except UnicodeError:
+        return name
+
+
 def _path(base, name):
-    """The picture of that name, None if there is none."""
-    paths = (base / (name + extension) for extension in EXTENSIONS)
+    """The picture of that name, None if there is none; file systems have their own spellings."""
+    spellings = dict.fromkeys([name, *(unicodedata.normalize(form, name)
+                                       for form in ("NFC", "NFD"))])
+    paths = (base / (spelled + extension) for spelled in spellings for extension in EXTENSIONS)
     return next((path for path in paths if path.is_file()), None)
+
+
+def _lines(path):
+    return path.read_text("utf-8", "surrogateescape").splitlines()
 
 
 def read_boxes(folder: Path) -> dict[str, tuple[float, ...]]:
@@ -339,7 +355,7 @@ def read_boxes(folder: Path) -> dict[str, tuple[float, ...]]:
     if not names.is_file() or not boxes.is_file():
         return {}
     found = {}
-    for number, line in enumerate(boxes.read_text().splitlines(), 1):
+    for number, line in enumerate(_lines(boxes), 1):
         try:
             key, *values = line.split()
             found[key] = tuple(map(float, values))
@@ -349,7 +365,7 @@ def read_boxes(folder: Path) -> dict[str, tuple[float, ...]]:
             raise ValueError(f"{boxes} line {number} is {line[:60]!r}; it needs a picture's number "
                              "and x, y, width, height.") from error
     named = {}
-    for number, line in enumerate(names.read_text().splitlines(), 1):
+    for number, line in enumerate(_lines(names), 1):
         key, _, name = line.partition(" ")
         if key not in found:
             raise ValueError(f"{names} line {number}: picture {key[:60]!r} has no line in "

@@ -37,8 +37,8 @@ def examples(config, split: str) -> Iterator[dict]:
         split: "train", or "test" (TFDS's "test", else "validation").
 
     Returns:
-        iterator of dicts: image uint8 (H, W, 3), file_name str, captions list of str (not
-        without text), label int where TFDS has one.
+        iterator of dicts: image uint8 (H, W, 3), file_name str and label int where TFDS has one,
+        captions list of str (not without text).
 
     Raises:
         ValueError: one line, at once: an unknown name, data that is not prepared (with the
@@ -83,13 +83,15 @@ def _read(builder, config, split):
     wanted = [name for name in SPLITS[split] if name in known]
     if known and not wanted:
         raise NoSplit(f"--dataset={config.dataset} has no split {' or '.join(SPLITS[split])}, "
-                      f"only {', '.join(known)}.")
+                      f"only {', '.join(known)}; choose another data set, or prepare "
+                      "it with splits of these names.")
     if wanted and not builder.info.splits[wanted[0]].num_examples:
         raise ValueError(f"--dataset={config.dataset}: its split {wanted[0]} is empty; prepare it "
                          "again with pictures in it, or choose another data set.")
     if _picture(builder.info.features) is None:
-        raise ValueError(f"--dataset={config.dataset} has no pictures, only "
-                         f"{', '.join(builder.info.features)}; choose one with images.")
+        raise ValueError(f"--dataset={config.dataset} has no feature that is one picture, only "
+                         f"{', '.join(builder.info.features)}; choose another, or prepare it with "
+                         "tfds.features.Image.")
     # Only what is used is decoded: segmentation masks take as long as the pictures.
     features = builder.info.features
     used = {_picture(features), *CAPTIONS, *FILE_NAMES, "label",
@@ -162,20 +164,23 @@ def _generate(config, split, dataset, features, own, files):
         try:
             image = picture_files.rgb(row[picture])
         except ValueError as error:
-            raise ValueError(f"--dataset={config.dataset} {split}: picture {i} {error}") from error
+            raise ValueError(f"--dataset={config.dataset} {split}: picture {i} {error} Prepare the "
+                             "set with such pictures.") from error
         if boxed:
             height, width = image.shape[:2]
             top, left, bottom, right = row["bbox"] * [height, width, height, width]
             image = images.crop_to_box(image, (left, top, right - left, bottom - top))
-        file_name = next((_text(row[name]) for name in FILE_NAMES if name in row), f"{split}-{i}")
-        example = {"image": image, "file_name": file_name}
+        example = {"image": image}
+        if file_name := next((_text(row[name]) for name in FILE_NAMES if name in row), ""):
+            example["file_name"] = file_name
         if "label" in row and np.ndim(row["label"]) == 0:
             example["label"] = int(row["label"])
         if files:
             example["captions"] = files.of(file_name)
             if not example["captions"]:
-                raise ValueError(f"{files.folder} has no captions of {file_name}, picture {i} of "
-                                 f"--dataset={config.dataset} {split}; add its .txt file.")
+                raise ValueError(f"{files.folder} has no captions of {file_name or 'nameless'}, "
+                                 f"picture {i} of --dataset={config.dataset} {split}; add its .txt "
+                                 "file.")
         elif own:
             texts = row[own]
             if isinstance(texts, dict):
@@ -184,9 +189,10 @@ def _generate(config, split, dataset, features, own, files):
             example["captions"] = [caption for caption in texts if not is_empty(caption)]
         elif config.embedding_dim:
             if "label_name" not in row and example["label"] < 0:  # int2str counts from the end
-                raise ValueError(f"--dataset={config.dataset} {split}: picture {i} ({file_name}) "
-                                 f"has the label {example['label']}, TFDS's for unknown, and no "
-                                 "class to make captions from; give --captions_dir, or train "
+                raise ValueError(f"--dataset={config.dataset} {split}: picture {i} "
+                                 f"{f'({file_name}) ' if file_name else ''}has the label "
+                                 f"{example['label']}, TFDS's for unknown, and no class to make "
+                                 "captions from; give --captions_dir, or train "
                                  "without text: --embedding_dim=0.")
             # caltech_birds2011's labels have numbers for names, and the names beside them
             example["captions"] = captions_of(

@@ -3,8 +3,9 @@
 `key.txt` holds one caption a line. `key.json` is an object with "captions" (a list of texts) or
 "caption" (a text), used where there is no `key.txt`, and perhaps "class" (a name or a whole
 number; in every sample or in none). The files of a sample stand next to each other in the tar.
-Tars in a folder `test/`, or named `test...`, are the split "test"; without any, both splits are
-the whole set. A "split" in `key.json` must say the same. Nothing is ever unpacked to disk.
+Tars in a folder `test/`, or named `test...`, are the split "test", or where there are none those
+of `val/` or `validation/`, or named so; without either, both splits are the whole set. A "split" in
+`key.json` must say the same. Nothing is ever unpacked to disk.
 """
 
 import collections
@@ -15,6 +16,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +32,7 @@ PICTURES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("txt", "json")
 MAX_BYTES = 256 * 2**20  # of a picture's file; a text may take a 64th of it
 LONGEST_NAME = 4096  # characters, Linux's own limit
+HELD_OUT = ("val", "validation")  # what is the split "test" where no tar is named so
 REMEDY = "give a folder, a pattern such as 'data/*.tar', or one tar"
 
 _log = logging.getLogger(__name__)
@@ -156,10 +159,17 @@ def _short_name(tar):
     return "/".join(tar.split("/")[-2:])
 
 
+def _named(tar):
+    """What its name says: "train", "test" or "val"."""
+    folder, name = (part.lower() for part in tar.split("/")[-2:]) if "/" in tar else ("", tar)
+    if folder == "test" or name.startswith("test"):
+        return "test"
+    held_out = folder in HELD_OUT or re.match(rf"({'|'.join(HELD_OUT)})[^a-z]", name)
+    return "val" if held_out else "train"
+
+
 def _split_of(tar):
-    """What its name says."""
-    in_test = os.path.basename(os.path.dirname(tar)) == "test"
-    return "test" if in_test or os.path.basename(tar).startswith("test") else "train"
+    return "train" if _named(tar) == "train" else "test"
 
 
 def has_test(config) -> bool:
@@ -173,7 +183,9 @@ def find_tars(data_dir: str) -> dict[str, list[str]]:
     root = os.path.expanduser(str(data_dir))
     if not root.strip():
         raise ValueError(f"data_dir is empty; {REMEDY}.")
-    if tf.io.gfile.isdir(root):
+    if tf.io.gfile.exists(root) and not tf.io.gfile.isdir(root):
+        found = [root]  # whatever in its name would mean something in a pattern
+    elif tf.io.gfile.isdir(root):
         found = [os.path.join(folder, name) for folder, _, names in tf.io.gfile.walk(root)
                  for name in names if fnmatch.fnmatch(name, "*.tar*") or name.endswith(".tgz")]
     else:
@@ -190,13 +202,14 @@ def find_tars(data_dir: str) -> dict[str, list[str]]:
     if twice:
         raise ValueError(f"two tars are named {twice[0]}, which would mix up their pictures' "
                          "names; rename one.")
-    test = [path for path in found if _split_of(path) == "test"]
-    if not test:
-        return {"train": found, "test": found}
-    if len(test) == len(found):
-        raise ValueError(f"data_dir={data_dir} holds tars of the split test only; name those to "
-                         "train on otherwise.")
-    return {"train": [path for path in found if path not in set(test)], "test": test}
+    train, test, val = ([path for path in found if _named(path) == split]
+                        for split in ("train", "test", "val"))
+    if not train and not test:  # /val/ is what the whole is called
+        return {"train": val, "test": val}
+    if not train:
+        raise ValueError(f"data_dir={data_dir} holds tars of the split test only, by their names "
+                         f"({found[0]}, ...); name those to train on otherwise.")
+    return {"train": train, "test": test or val or train}
 
 
 def iter_tar(tar: str, with_text: bool = True, pictures: bool = False) -> Iterator[Sample]:
@@ -209,7 +222,7 @@ def iter_tar(tar: str, with_text: bool = True, pictures: bool = False) -> Iterat
             seen = set()
             for key, members in _groups(_Bounded(file, file.size())):
                 sample = _sample(tar, key, members, with_text, pictures)
-                if key in seen and not sample.problem:
+                if key in seen:
                     sample = dataclasses.replace(
                         sample, problem="its key came before in this tar; a sample's files "
                         "must stand next to each other")
@@ -296,7 +309,12 @@ def _sample(tar, key, members, with_text, pictures):
             if kind in TEXTS or pictures:
                 parts[kind] = source.extractfile(member).read()
         if not extension:
-            raise ValueError(f"it has no picture ({', '.join(PICTURES)})")
+            dotted = next((member.name for kind, member, *_ in members
+                           if kind.endswith(tuple(f".{kind}" for kind in PICTURES))), None)
+            if dotted:
+                raise ValueError(f"it has no picture: a key ends at the first dot of a name, and "
+                                 f"{dotted[:100]!r} has another; rename the files")
+            raise ValueError(f"it has no picture ({', '.join(PICTURES)}) next to it in the tar")
         picture = parts.get(extension)
         captions, class_name = _texts(parts, with_text, _split_of(tar))
     except ValueError as error:
@@ -335,13 +353,15 @@ def _texts(parts, with_text, split):
             isinstance(text, str) and not is_empty(text) for text in captions):
         raise ValueError('its "captions" are no list of texts')
     if with_text and not captions:
-        raise ValueError('it has no caption (in .txt, or "captions" in .json)')
+        raise ValueError('it has no caption (in .txt, or "captions" in .json) next to it in the '
+                         'tar')
     class_name = fields.get("class")
     if isinstance(class_name, bool) or not isinstance(class_name, (str, int, type(None))) or (
             not str(class_name).strip()):
         raise ValueError('its "class" is neither a name nor a whole number')
-    if fields.get("split") not in (None, split):
-        raise ValueError(f'its "split" is {str(fields["split"])[:60]!r}, and the tar is of {split} '
+    said = fields.get("split")
+    if said not in (None, split, *HELD_OUT * (split == "test")):
+        raise ValueError(f'its "split" is {str(said)[:60]!r}, and the tar is of {split} '
                          "by its name, which is what counts")
     for text in (*captions, str(class_name)):
         if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):

@@ -9,8 +9,8 @@ with and without conditioning augmentation (CA), with the caption read by both s
 only. Each row of the table has the same time: before all, the steps of all variants are timed in
 turn, and each training gets the number of steps that fill its --minutes, whatever else the machine
 does later (--steps: the same number instead). A StackGAN's Stage-I has a third of its row's. The
-learning rate decays over the same part of each training. Stage-I at 256x256 has the batch, the
-discriminator's width and the penalty of Stage-II, and ends as wide.
+learning rate decays over that part of a training that its stage's preset has. Stage-I at 256x256
+has the batch, the discriminator's width and the penalty of Stage-II, and ends as wide.
 
 All of it lies in checkpoints/ablation: table.md, table.png, contact_sheet.png (each variant's
 pictures of the same held-out captions), results.json, and an ordinary run for each variant, for

@@ -6,6 +6,8 @@ scores averaged. It is blind to what the real pictures are, and its value depend
 pictures.
 """
 
+import itertools
+
 import numpy as np
 
 from stackgan_tf import bootstrap, feature_sets
@@ -30,8 +32,9 @@ def compute(logits: np.ndarray, splits: int = 10, replicates: int = bootstrap.RE
     log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
     p = np.exp(log_p)
     inner = np.where(p > 0, p * log_p, 0.0).sum(1)  # minus the entropy of each row
-    scores = [_score(p[rows].mean(0), inner[rows].mean())
-              for rows in np.array_split(np.arange(len(p)), splits)]
+    ends = [i * len(p) // splits for i in range(splits + 1)]
+    scores = [_score(p[first:last].mean(0), inner[first:last].mean())
+              for first, last in itertools.pairwise(ends)]
     shares = bootstrap.counts(len(p), replicates, seed) / len(p)
     drawn = [_score(mean, one) for mean, one in zip(shares @ p, shares @ inner)]
     return {**bootstrap.interval("inception_score", np.mean(scores), len(p), drawn, low=1.0),

@@ -21,7 +21,8 @@ def compute(real: np.ndarray, fake: np.ndarray, replicates: int = bootstrap.REPL
         replicates: resamples of `fake`; `real` stays as it is.
 
     Returns:
-        `kid` with its interval.
+        `kid` with its interval, which is too wide where `kid` is near 0: half as much again of
+        equal distributions.
     """
     feature_sets.check(real, fake, rows=2)
     real, fake = np.asarray(real, np.float32), np.asarray(fake, np.float32)

@@ -159,8 +159,10 @@ def whitening(embeddings, images=None, floor=0.007, seen=0.03):
     Args:
         embeddings: float (N, D), of training captions.
         images: float (N, D), of their pictures; None leaves the wording in.
-        floor: components below this share of the largest are noise and stay smaller. Low: of
-            drawn_flowers' held-out shapes, a linear probe reads 0.88 with 0.03 and 0.95 with this.
+        floor: components below this share of the largest are noise and stay smaller, and so does
+            the r^2 of what lies in them: of a component s times the largest it is multiplied by
+            (s / (s + floor))^2. Low: of drawn_flowers' held-out shapes, a linear probe reads 0.88
+            with 0.03 and 0.95 with this.
         seen: r^2 of what is halved.
 
     Returns:
