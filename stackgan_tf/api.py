@@ -17,8 +17,10 @@ from stackgan_tf.caption_files import is_empty
 from stackgan_tf.config import Config
 from stackgan_tf.generate import Generator
 from stackgan_tf.knobs import MOST, is_value
-from stackgan_tf.messages import printable
+from stackgan_tf.messages import of_tensorflow, printable
 from stackgan_tf.run_folder import PARTS, Part
+
+MOST_PICTURES = 10**7  # of a caption at a time, as `sample`
 
 
 def generate(captions: str | Sequence[str] | np.ndarray | None = None, run: str = Config.run, *,
@@ -50,7 +52,12 @@ def generate(captions: str | Sequence[str] | np.ndarray | None = None, run: str 
     knobs = {"truncation": truncation, "epsilon_scale": epsilon_scale,
              "text_strength": text_strength}
     _check(captions, run, checkpoint_dir, seed, count, stage, knobs)
-    generator = _load(os.path.expanduser(checkpoint_dir), run, stage)
+    try:
+        generator = _load(os.path.expanduser(checkpoint_dir), run, stage)
+    except Exception as error:
+        if words := of_tensorflow(error):  # a place that it cannot read
+            raise ValueError(words) from error
+        raise
     one = captions is None or isinstance(captions, str)
     texts = [captions] if one else list(captions)
     _check_text(generator, captions)
@@ -77,13 +84,16 @@ def _check(captions, run, checkpoint_dir, seed, count, stage, knobs):
     for name, value, low in (("seed", seed, -2**63), ("count", count, 1)):
         if not isinstance(value, numbers.Integral) or value < low:
             raise ValueError(f"{name}={value!r} is no whole number of at least {low}.")
+    if count > MOST_PICTURES:
+        raise ValueError(f"count={count} is more than {MOST_PICTURES}, which is more than memory "
+                         "holds; draw some at a time, with another seed each.")
     for name, value, kinds in (("run", run, str),
                                ("checkpoint_dir", checkpoint_dir, (str, os.PathLike))):
         if not isinstance(value, kinds):
             raise ValueError(f"{name}={printable(repr(value))} is no text.")
     if int(seed) + int(count) > 2**63:  # NumPy's would wrap around
         raise ValueError(f"seed={seed} with count={count} goes beyond 2**63 - 1.")
-    if stage not in (None, 1, 2):
+    if stage is not None and (not isinstance(stage, numbers.Integral) or stage not in (1, 2)):
         raise ValueError(f"stage={stage!r} is unknown; give 1, 2 or None for the highest.")
     for name, value in knobs.items():
         if not is_value(value):
@@ -110,7 +120,8 @@ def _check_text(generator, captions):
     if not generator.text and captions is not None:
         raise ValueError(f"run {generator.run!r} was trained without text; leave captions out.")
     if vectors and (captions.ndim != 2 or captions.shape[1] != generator.embedding_dim
-                    or not len(captions) or not np.isfinite(captions).all()):
+                    or not len(captions) or not (
+                        np.abs(captions) <= np.finfo(np.float32).max).all()):
         raise ValueError(f"captions are {captions.shape}; the run reads finite floats of shape "
                          f"(n, {generator.embedding_dim}).")
     if generator.text and not generator.embeds and not vectors:

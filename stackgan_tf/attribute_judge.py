@@ -14,7 +14,6 @@ from stackgan_tf.attribute_classifier import ATTRIBUTES, IMAGE_SIZE
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.datasets import drawn_flowers
 from stackgan_tf.flower_drawing import TEST_CLASS_NAMES
-from stackgan_tf.generate import BATCH_SIZE
 from stackgan_tf.progress import Progress
 from stackgan_tf.run_folder import refuse_unwritable
 
@@ -73,8 +72,8 @@ class Judge:
     def read(self, pictures: np.ndarray) -> np.ndarray:
         """uint8 (N, 64, 64, 3) -> int (N, 5), indices of the values of each attribute."""
         values = []
-        for first in range(0, len(pictures), BATCH_SIZE):
-            images = pictures[first:first + BATCH_SIZE].astype(np.float32) / 127.5 - 1.0
+        for first in range(0, len(pictures), 8):
+            images = pictures[first:first + 8].astype(np.float32) / 127.5 - 1.0
             logits = self._classify(images=tf.constant(images))
             values.append(np.stack([np.argmax(logits[name], -1) for name in ATTRIBUTES], 1))
         return np.concatenate(values)

@@ -5,9 +5,9 @@ import sys
 
 import tensorflow as tf
 
-from stackgan_tf import build, checkpoint, processes, saved_parts
+from stackgan_tf import build, checkpoint, disk, processes, saved_parts
 from stackgan_tf.config import TEXT_FIELDS, Config, UserError, to_flags
-from stackgan_tf.run_folder import Part, flags_of_place, read_trained_on
+from stackgan_tf.run_folder import CONFIG, Part, flags_of_place, read_trained_on
 
 
 def find_stage1(config: Config, part: Part) -> str | None:
@@ -34,7 +34,9 @@ def find_stage1(config: Config, part: Part) -> str | None:
 
 def _fitting(config, path):
     """UserError, before the data is read, if Stage-II cannot stand on the Stage-I at `path`."""
-    build.latent_dims(config, saved_parts.Stage1(path))
+    stage1 = saved_parts.Stage1(path)
+    build.latent_dims(config, stage1)
+    stage1.check()
 
 
 def check_text_encoder(config: Config, source: str, text: Part) -> None:
@@ -100,8 +102,14 @@ def kept_stage1(part: Part) -> str:
 
 def keep_stage1(source: str, part: Part) -> None:
     """Copies Stage-I into the Stage-II part: training Stage-I on must not move it under us."""
-    if source != kept_stage1(part):
-        checkpoint.copy_directory(source, kept_stage1(part))
+    kept = kept_stage1(part)
+    if source != kept:
+        checkpoint.copy_directory(source, kept)
+        # and how it was made, which may have changed beside the source when an export asks for it
+        settings = os.path.join(os.path.dirname(source.rstrip("/")), CONFIG)
+        if not tf.io.gfile.exists(os.path.join(kept, CONFIG)) and tf.io.gfile.exists(settings):
+            with tf.io.gfile.GFile(settings, "rb") as file:
+                disk.write_whole(os.path.join(kept, CONFIG), file.read())
         part.write_trained_on(_trained_on_beside(source))
 
 

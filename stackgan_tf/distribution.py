@@ -198,7 +198,8 @@ class Cluster:
             fits = math.gcd(some, rows)
             raise UserError(f"--minibatch_std={group} does not divide the {parts} pictures of a "
                             f"device{why} at --batch_size={config.batch_size}; "
-                            + (f"try {fits}." if fits > 1 else "take another --batch_size, or 0."))
+                            + (f"try --minibatch_std={fits}." if fits > 1
+                               else "take another --batch_size, or 0."))
 
     def jit_compile(self, wanted: bool) -> bool:
         """Whether the step is to be compiled: a TPU does so by itself, and several devices of

@@ -30,12 +30,13 @@ import os
 import shlex
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 from absl import flags
 
 from stackgan_tf import build, checkpoint, disk, latents, saved_parts
 from stackgan_tf.config import Config, UserError, define_flags, given_flags, run_cli
-from stackgan_tf.generate import BATCH_SIZE, Generator, encode_png
+from stackgan_tf.generate import Generator, encode_png
 from stackgan_tf.knobs import HELP, MOST, NAMES, Knobs, is_value
 from stackgan_tf.messages import reason
 from stackgan_tf.progress import sigterm_raises
@@ -46,6 +47,7 @@ WARMUP = os.path.join("assets.extra", "tf_serving_warmup_requests")  # TF Servin
 LIMITS = {**dict.fromkeys(NAMES, MOST), "truncation": 1.0}
 MOST_VERSION = 2**63 - 1  # TF Serving reads it as int64
 CAPTION = "a flower"  # of the warm-up
+MOST_ROUNDING = 0.01  # of pixels from -1 to 1 on average, between one machine and another
 
 
 def main(_):
@@ -58,7 +60,7 @@ def main(_):
 
 
 def export_run(checkpoint_dir: str, run: str, output: str, version: int | None = None,
-               precision: str | None = None, batch_size: int = BATCH_SIZE,
+               precision: str | None = None, batch_size: int | None = None,
                constant_weights: bool = False, **knobs: float) -> str:
     """Writes the served model of a run, complete or not at all; returns its folder.
 
@@ -66,7 +68,8 @@ def export_run(checkpoint_dir: str, run: str, output: str, version: int | None =
         output: folder of all versions.
         version: None takes the next free one.
         precision: of the convolutions, "float32" or "bfloat16"; None: as trained, as `sample`.
-        batch_size: so many pictures are drawn at a time, whatever the size of a request.
+        batch_size: so many pictures are drawn at a time, whatever the size of a request; None:
+            generate.Generator.batch_size.
         constant_weights: see saved_parts.with_constants.
         knobs: fields of Knobs.
     """
@@ -84,7 +87,7 @@ def export_run(checkpoint_dir: str, run: str, output: str, version: int | None =
     generator.generate(*example(generator), **knobs)  # UserError if it draws no finite picture
     if constant_weights:
         functions, networks = in_constants(functions, generator.saved.inputs), []
-    model = ServedModel(generator, functions, Knobs(**knobs), batch_size)
+    model = ServedModel(generator, functions, Knobs(**knobs), batch_size or generator.batch_size)
     endpoints = model.endpoints()
     disk.remove_orphans(output)
     temporary = disk.own_folder(final)  # no number: not served
@@ -93,6 +96,8 @@ def export_run(checkpoint_dir: str, run: str, output: str, version: int | None =
         checkpoint.export(temporary, [*encoder, *networks], endpoints,
                           generator.step)
         write_warmup(os.path.join(temporary, WARMUP), endpoints)
+        while version is None and tf.io.gfile.exists(final):  # another export has been faster
+            final = version_folder(output, None)
         checkpoint.publish(temporary, final)
     finally:
         for left in (temporary, temporary + ".tmp"):  # the second: stopped while it was written
@@ -114,7 +119,11 @@ def version_folder(output: str, version: int | None) -> str:
     if version in taken:
         raise UserError(f"--version={version} is in {output} already and is not written over; "
                         f"leave --version out for {max(taken) + 1}.")
-    return os.path.join(output, str(version or max(taken, default=0) + 1))
+    free = version or max(taken, default=0) + 1
+    if free > MOST_VERSION:
+        raise UserError(f"--output={output} holds the version {max(taken)}, behind which none can "
+                        "come; give --version.")
+    return os.path.join(output, str(free))
 
 
 def in_precision(generator: Generator, checkpoint_dir: str, precision: str | None
@@ -125,17 +134,40 @@ def in_precision(generator: Generator, checkpoint_dir: str, precision: str | Non
                 [generator.saved.loaded])
     if generator.stage == 1:
         stage1 = build.from_saved(stored_config(generator.part, precision), generator.saved)
+        check_same(generator.part, generator.saved)
         return {1: lambda inputs: stage1(inputs)["images"]}, [stage1]
     path, folder = below(generator, checkpoint_dir)
-    frozen = saved_parts.Stage1(path)
-    stage1 = build.from_saved(stored_config(folder, precision), frozen)
+    frozen, config = saved_parts.Stage1(path), stored_config(folder, precision)
+    if config.stage != 1:
+        raise UserError(f"--precision={precision} builds the networks anew, which is for a "
+                        f"Stage-II on a Stage-I, not on another Stage-II ({path}); leave "
+                        "--precision out.")
+    stage1 = build.from_saved(config, frozen)
     stage2 = build.from_saved(stored_config(generator.part, precision), generator.saved, frozen)
 
     def sketch(inputs):
         return stage1(inputs)["images"]
 
+    check_same(folder, frozen)
+    check_same(generator.part, generator.saved, frozen)
     return ({1: sketch, 2: lambda x: stage2({**x, "stage1_images": sketch(x)})["images"]},
             [stage1, stage2])
+
+
+def check_same(part: Part, saved: saved_parts.SavedPart, below: saved_parts.Stage1 | None = None
+               ) -> None:
+    """UserError if a network built anew by a part's settings does not draw what its SavedModel
+    does: another training may have put its config.json in the place of the one's."""
+    network, rng = build.from_saved(part.config(), saved, below), np.random.default_rng(0)
+    inputs = {name: tf.constant(rng.standard_normal((2, spec.shape[1])), tf.float32)
+              for name, spec in saved.inputs.items()}
+    expected = by_name(saved.function)(inputs)
+    if below is not None:
+        inputs["stage1_images"] = below(inputs)
+    made = tf.function(network)(inputs)["images"]  # as a graph, which is rounded as the other is
+    if np.abs(made - expected).mean() > MOST_ROUNDING:
+        raise UserError(f"{part.settings} is not of the weights that this run was trained to, so "
+                        "they cannot be built anew; leave --precision out.")
 
 
 def in_constants(functions: dict[int, Callable], inputs: dict) -> dict[int, Callable]:
@@ -157,10 +189,12 @@ def by_name(function) -> Callable:
 def below(generator: Generator, checkpoint_dir: str) -> tuple[str, Part]:
     """The Stage-I in a Stage-II: its SavedModel and the part that has its config.json."""
     own = Part(checkpoint_dir, generator.run, "stage1")
-    kept = os.path.join(generator.part.path, "stage1")  # training's copy; an import makes none
+    kept = Part(generator.part.path, "", "stage1")  # training's copy; an import makes none
+    path = kept.path if tf.io.gfile.exists(kept.path) else own.saved_model
+    if tf.io.gfile.exists(kept.settings):  # not by older versions
+        return path, kept
     given = (generator.part.read_config() or {}).get("stage1")
-    return (kept if tf.io.gfile.exists(kept) else own.saved_model,
-            Part(os.path.dirname(given.rstrip("/")), "", "") if given else own)
+    return path, Part(os.path.dirname(given.rstrip("/")), "", "") if given else own
 
 
 def stored_config(part: Part, precision: str) -> Config:
@@ -247,8 +281,8 @@ class ServedModel:
     def pictures(self, numbers, stages):
         """PNGs of each of the stages: list of string [N].
 
-        A convolution's last bits depend on the batch's size, so that is always the same; the last
-        batch repeats its rows.
+        A picture's last bits depend on the batch's size, so that is always the same, see
+        generate.BATCH_SIZES; the last batch repeats its rows.
         """
         size, count = self.batch_size, tf.shape(numbers["noise"])[0]
         batches = -(-count // size)
@@ -344,9 +378,10 @@ def define_own_flags() -> None:
         flags.DEFINE_float(name, 1.0, text, lower_bound=0.0, upper_bound=LIMITS[name])
     flags.DEFINE_enum("precision", None, list(PRECISIONS), "of the convolutions; as trained, if "
                       "not given. float32 for servers whose hardware knows no bfloat16")
-    flags.DEFINE_integer("batch_size", BATCH_SIZE, "pictures drawn at a time, whatever the size of "
-                         "a request. 1 answers a single one soonest; its pictures may differ from "
-                         "`sample`'s by rounding", lower_bound=1, upper_bound=1024)
+    flags.DEFINE_integer("batch_size", None, "pictures drawn at a time, whatever the size of a "
+                         "request; as `sample` draws them, if not given. 1 answers a single one "
+                         "soonest; its pictures may differ from `sample`'s by rounding",
+                         lower_bound=1, upper_bound=1024)
     flags.DEFINE_bool("constant_weights", False, "for CPU servers with --batch_size=1: large "
                       "networks answer sooner, and take much more memory")
 

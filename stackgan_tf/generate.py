@@ -1,6 +1,7 @@
 """A trained run as a function: captions and seeds in, pictures out."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -13,8 +14,10 @@ from stackgan_tf.parallel import in_order
 from stackgan_tf.run_folder import Part, find_run, flags_of_place
 from stackgan_tf.saved_parts import Stage, TextEncoder
 
-# A convolution's last bits depend on the batch's size, so that is always the same.
-BATCH_SIZE = 8
+# A picture's last bits depend on the batch's size, so that is always the same: the first of these
+# in which they do not depend on the row as well. Kernels take rows in blocks, by sixes on CPUs with
+# AVX2, and the last two of eight in another way.
+BATCH_SIZES = (8, 4, 1)
 REMEMBERED = 10_000  # embeddings of captions that may come again: 40 MB at 1,024 numbers
 
 
@@ -150,15 +153,15 @@ class Generator:
         return {stage: self.generate(captions, seeds, stage, **knobs) for stage in self.stages}
 
     def batches(self, captions, seeds, stage=None, **knobs: float) -> Iterator[np.ndarray]:
-        """`generate`, up to BATCH_SIZE pictures at a time; a few are made ahead."""
+        """`generate`, up to `batch_size` pictures at a time; a few are made ahead."""
         self.check_knobs(Knobs(**knobs).turned())
 
         def prepare(first):
-            rows = slice(first, first + BATCH_SIZE)
+            rows = slice(first, first + self.batch_size)
             embeddings = self.embed(captions[rows], **knobs) if self.text else None
             return self.latents(seeds[rows], **knobs), embeddings
 
-        inputs = in_order(prepare, range(0, len(seeds), BATCH_SIZE))
+        inputs = in_order(prepare, range(0, len(seeds), self.batch_size))
         return in_order(self._to_uint8, (self._call(*one, stage) for one in inputs))
 
     def latents(self, seeds: Sequence[int], **knobs: float) -> dict[str, np.ndarray]:
@@ -181,8 +184,8 @@ class Generator:
             embeddings: float32 (N, dim); None for a run without text.
         """
         made = []
-        for first in range(0, len(inputs["noise"]), BATCH_SIZE):
-            rows = slice(first, first + BATCH_SIZE)
+        for first in range(0, len(inputs["noise"]), self.batch_size):
+            rows = slice(first, first + self.batch_size)
             made.append(self._to_uint8(self._call(
                 {name: values[rows] for name, values in inputs.items()},
                 None if embeddings is None else embeddings[rows], stage)))
@@ -193,13 +196,22 @@ class Generator:
         """The PNG of a picture, uint8 (H, W, 3): the bytes that an export answers with."""
         return encode_png(picture).numpy()
 
+    @functools.cached_property
+    def batch_size(self) -> int:
+        """How many rows are drawn at a time, whatever is asked for."""
+        rng = np.random.default_rng(0)
+        row = {name: rng.standard_normal((1, spec.shape[1])).astype(np.float32)
+               for name, spec in self.saved.inputs.items()}
+        return next(size for size in BATCH_SIZES if size == 1 or all(
+            _draws_rows_alike(function, row, size) for function in self.functions.values()))
+
     def _call(self, inputs, embeddings, stage) -> np.ndarray:
-        """float32 (N, H, W, 3) of N rows, N <= BATCH_SIZE."""
+        """float32 (N, H, W, 3) of N rows, N <= batch_size."""
         function = self.functions[stage or self.stage]
         if embeddings is not None:
             inputs = {**inputs, "embeddings": embeddings}
         count = len(inputs["noise"])
-        padding = np.arange(BATCH_SIZE) % count  # a short batch repeats its rows
+        padding = np.arange(self.batch_size) % count  # a short batch repeats its rows
         return function(**{name: tf.constant(inputs[name][padding]) for name in
                            function.structured_input_signature[1]})["images"][:count].numpy()
 
@@ -221,6 +233,13 @@ class Generator:
                 self._embedded.clear()
             found = self._embedded[caption] = self.encoder([caption]).numpy()[0]
         return found
+
+
+def _draws_rows_alike(function, row, size):
+    """Whether each of `size` rows of the same input, {name: (1, dim)}, gives the same bits."""
+    images = function(**{name: tf.constant(np.repeat(row[name], size, 0)) for name in
+                         function.structured_input_signature[1]})["images"].numpy()
+    return bool((images == images[:1]).all())
 
 
 def encode_png(pictures) -> tf.Tensor:

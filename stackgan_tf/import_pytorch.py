@@ -17,6 +17,7 @@ The pictures are those of the PyTorch model in eval mode for the same latents, u
 the drawing of these differs: there each stage draws an epsilon of its own, here both read the same.
 """
 
+import contextlib
 import os
 
 import numpy as np
@@ -34,7 +35,7 @@ from stackgan_tf.config import (
     run_cli,
 )
 from stackgan_tf.progress import sigterm_raises
-from stackgan_tf.run_folder import Part, refuse_unwritable
+from stackgan_tf.run_folder import Part, flags_of_place, refuse_unwritable
 
 BELOW = "STAGE1_G."  # the Stage-I in a Stage-II file
 
@@ -65,8 +66,10 @@ def import_weights(weights: str, checkpoint_dir: str, run: str) -> None:
                 raise UserError(f"--weights={weights}: its stages differ in the size of the {what},"
                                 f" {sizes[1][what]} and {sizes[2][what]}; both read the same here.")
     below = Part(checkpoint_dir, run, "stage1")
-    configs = {stage: settings(stage, size, checkpoint_dir, run, None if lower else below)
-               for stage, size in sizes.items()}
+    configs = {}
+    for stage, size in sizes.items():
+        with refused(weights, stage, size):
+            configs[stage] = settings(stage, size, checkpoint_dir, run, None if lower else below)
     if not lower and not below.is_exported():
         raise UserError(f"--weights={weights} is a Stage-II without its Stage-I (no {BELOW}*), and "
                         f"run {run!r} has none; import that first, with the same --to.")
@@ -81,7 +84,13 @@ def import_weights(weights: str, checkpoint_dir: str, run: str) -> None:
             write(configs[1], lower, below)
         if upper:
             part = Part(temporary, "", "stage2") if lower else Part(folder, "", beside)
-            write(configs[2], upper, part, saved_parts.Stage1(below.saved_model))
+            frozen = saved_parts.Stage1(below.saved_model)
+            with refused(weights, 2, sizes[2]):
+                if frozen.size != 64:
+                    raise UserError(f"Stage-I {frozen.path} makes pictures of {frozen.size} "
+                                    "pixels; the PyTorch code's Stage-II reads 64.")
+                build.latent_dims(configs[2], frozen)
+            write(configs[2], upper, part, frozen)
         checkpoint.publish(temporary, final)  # refuses what was made meanwhile
     finally:
         if tf.io.gfile.exists(temporary):
@@ -227,6 +236,16 @@ def settings(stage, sizes, checkpoint_dir, run, below: Part | None) -> Config:
     return resolve(given, (below and below.read_config()) or {"preset": "coco"})
 
 
+@contextlib.contextmanager
+def refused(weights, stage, sizes):
+    """Names the file where its sizes, which no flag gives here, are refused."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"--weights={weights}: its Stage-{'I' * stage} ({in_words(sizes)}) cannot "
+                        f"be taken: {error} Nothing was imported.") from error
+
+
 def refuse_existing(path):
     if tf.io.gfile.exists(path):
         raise UserError(f"{path} is there already and is not written over; choose another --to, or "
@@ -235,9 +254,6 @@ def refuse_existing(path):
 
 def write(config: Config, tensors: dict, part: Part, frozen_stage1=None) -> None:
     """Builds the stage's generator with the tensors and writes config.json and SavedModel."""
-    if frozen_stage1 is not None and frozen_stage1.size != 64:
-        raise UserError(f"Stage-I {frozen_stage1.path} makes pictures of {frozen_stage1.size} "
-                        "pixels; the PyTorch code's Stage-II reads 64.")
     gan = build.generator_alone(config, frozen_stage1)
     for variable, value in placed(gan.generator, config, tensors):
         variable.assign(value)
@@ -286,9 +302,8 @@ def report(weights, run, checkpoint_dir, sizes) -> None:
           "trained with. For the released models that is Reed's char-CNN-RNN, whose vectors come "
           "with their data as char-CNN-RNN-embeddings.pickle; those of another encoder mean "
           "nothing to it. Draw from that file, or from a .npy of such vectors:\n"
-          f"    python -m stackgan_tf.sample --run={run} --embeddings=FILE"
-          + (f" --checkpoint_dir={checkpoint_dir}" if checkpoint_dir != Config.checkpoint_dir
-             else ""), flush=True)
+          f"    python -m stackgan_tf.sample{flags_of_place(checkpoint_dir, run)} "
+          "--embeddings=FILE", flush=True)
 
 
 def define_own_flags() -> None:

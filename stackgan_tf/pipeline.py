@@ -186,6 +186,9 @@ def embed(captions: list[list[str]], text_encoder: Callable):
     for start in range(0, len(distinct), 256):
         vectors.append(np.asarray(text_encoder(distinct[start:start + 256]), np.float32))
     vectors = np.concatenate(vectors)
+    if not (finite := np.isfinite(vectors).all(1)).all():
+        raise UserError(f"the text encoder embeds {distinct[finite.argmin()]!r} as numbers that "
+                        "are not finite; take another --text_encoder, or that caption out.")
     place = {caption: i for i, caption in enumerate(distinct)}
     order = np.array([place[caption] for row in captions for caption in row])
     return vectors[order], np.cumsum([0] + [len(row) for row in captions])

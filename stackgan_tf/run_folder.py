@@ -28,7 +28,7 @@ from stackgan_tf.config import (
 from stackgan_tf.messages import reason
 
 PARTS = ("text_encoder", "stage1", "stage2")
-TRAINED_ON = "trained_on.txt"
+CONFIG, TRAINED_ON = "config.json", "trained_on.txt"
 
 
 class Part:
@@ -37,7 +37,7 @@ class Part:
     def __init__(self, checkpoint_dir: str, run: str, name: str):
         self.name = name
         self.path = os.path.join(checkpoint_dir, run, name)
-        self.settings = os.path.join(self.path, "config.json")
+        self.settings = os.path.join(self.path, CONFIG)
         self.checkpoints = os.path.join(self.path, "ckpt")
         self.saved_model = os.path.join(self.path, "saved_model")
         self.image_encoder = os.path.join(self.path, "image_encoder")  # of a text encoder

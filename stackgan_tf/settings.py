@@ -37,7 +37,10 @@ def from_flags(given: dict) -> Config:
         text = Part(config.checkpoint_dir, config.run, "text_encoder")
         kept = same_path((text.read_config() or {}).get("text_encoder", ""), config.text_encoder)
         path = text.saved_model if kept and text.is_exported() else config.text_encoder
-        dim = saved_parts.TextEncoder(path).dim
+        encoder = saved_parts.TextEncoder(path)
+        if path == config.text_encoder:  # not yet the run's
+            encoder.check()
+        dim = encoder.dim
         if given.get("embedding_dim", dim) != dim:
             raise UserError(f"--embedding_dim={config.embedding_dim} does not fit the text encoder "
                             f"{config.text_encoder}, which gives {dim}; leave it out.")

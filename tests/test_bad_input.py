@@ -49,6 +49,17 @@ def models(root):
     """{word: SavedModel} of signatures that nobody asked for."""
     floats = tf.TensorSpec([None, 4], tf.float32, "noise")
     texts = tf.TensorSpec([None], tf.string, "captions")
+
+    def every(captions, value):
+        return {"embeddings": tf.fill([tf.shape(captions)[0], 8], value)}
+
+    def refuse(captions):
+        with tf.control_dependencies([tf.debugging.assert_less(tf.strings.length(captions), 3)]):
+            return every(captions, 1.0)
+
+    def pictures(noise, value=0.0):
+        return {"images": tf.fill([tf.shape(noise)[0], 16, 16, 3], value)}
+
     made = {
         "numbers": (lambda noise: {"sum": tf.reduce_sum(noise, 1)}, [floats]),
         "no numbers": (lambda captions: {"text": captions}, [texts]),
@@ -68,8 +79,22 @@ def models(root):
         "more inputs": (lambda noise, labels: {"images": tf.zeros(
             [tf.shape(noise + labels)[0], 16, 16, 3])},
             [floats, tf.TensorSpec([None, 4], tf.float32, "labels")]),
-        "nan pictures": (lambda noise: {"images": tf.fill([tf.shape(noise)[0], 16, 16, 3],
-                                                          np.nan)}, [floats]),
+        "nan pictures": (lambda noise: pictures(noise, np.nan), [floats]),
+        "bright pictures": (lambda noise: pictures(noise, 255.0), [floats]),
+        "byte pictures": (lambda noise: {"images": tf.cast(pictures(noise)["images"], tf.uint8)},
+                          [floats]),
+        "one picture": (lambda noise: pictures(noise[:1]), [floats]),
+        "pictures of one row": (pictures, [tf.TensorSpec([1, 4], tf.float32, "noise")]),
+        "pictures of doubles": (pictures, [tf.TensorSpec([None, 4], tf.float64, "noise")]),
+        "nan texts": (lambda captions: every(captions, np.nan), [texts]),
+        "one text": (lambda captions: every(captions[:1], 1.0), [texts]),
+        "moody texts": (lambda captions: {"embeddings": tf.random.normal(
+            [tf.shape(captions)[0], 8])}, [texts]),
+        "refused texts": (refuse, [texts]),
+        "columns of texts": (lambda captions: every(captions, 1.0),
+                             [tf.TensorSpec([None, 1], tf.string, "captions")]),
+        "eight texts": (lambda captions: every(captions, 1.0),
+                        [tf.TensorSpec([8], tf.string, "captions")]),
     }
     for name, (function, specs) in made.items():
         module = tf.Module()

@@ -107,10 +107,11 @@ def test_refused_at_the_start(monkeypatch, kind, tpu, words):
      "--batch_size=50 is not divisible by the 4 devices in use; try 48."),
     (cluster_of(8), {"batch_size": 6}, "by the 8 devices in use; try 8."),
     (cluster_of(1), {"minibatch_std": 3}, "--minibatch_std=3 does not divide the 4 pictures of a "
-                                          "device at --batch_size=4; try 4."),
+                                          "device at --batch_size=4; try --minibatch_std=4."),
     (cluster_of(2), {"batch_size": 16, "minibatch_std": 4, "r1_weight": 1.0, "r1_every": 4,
                      "discriminator_norm": "none"},
-     "the 2 and 6 pictures of a device, cut in two by --r1_every=4, at --batch_size=16; try 2."),
+     "the 2 and 6 pictures of a device, cut in two by --r1_every=4, at --batch_size=16; "
+     "try --minibatch_std=2."),
     (cluster_of(1), {"batch_size": 5, "minibatch_std": 4, "r1_weight": 1.0, "r1_every": 2,
                      "discriminator_norm": "none"}, "take another --batch_size, or 0."),
     (cluster_of(4), {"batch_size": 8, "ma_gp_weight": 2.0, "r1_every": 4,

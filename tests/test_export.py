@@ -25,7 +25,7 @@ from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from stackgan_tf import build, checkpoint, disk, export, knobs, latents, sample, saved_parts
+from stackgan_tf import below, build, checkpoint, disk, export, knobs, latents, sample, saved_parts
 from stackgan_tf.config import UserError, resolve
 from stackgan_tf.generate import Generator
 from stackgan_tf.run_folder import Part
@@ -417,6 +417,47 @@ def test_another_precision_needs_the_config(root, tmp_path):
                 os.path.join(copy, "tiny/stage1/config.json"))
     with pytest.raises(UserError, match="not hold the network that its config.json describes"):
         export.in_precision(generator, copy, "float32")
+
+
+def test_another_precision_of_a_stage1_that_was_trained_anew_since(root, tmp_path):
+    """Nearest and bilinear maps have weights of the same shapes, and other pictures."""
+    copy = str(tmp_path)
+    shutil.copytree(os.path.join(root, "tiny"), os.path.join(copy, "tiny"))
+    theirs, kept = os.path.join(copy, "tiny/stage1"), os.path.join(copy, "tiny/stage2/stage1")
+    below.keep_stage1(os.path.join(theirs, "saved_model"), Part(copy, "tiny", "stage2"))
+    with open(os.path.join(theirs, "config.json")) as file:
+        was = json.load(file)
+    assert was["upsampling"] == "bilinear"
+    with open(os.path.join(theirs, "config.json"), "w") as file:
+        json.dump({**was, "upsampling": "nearest"}, file)
+    generator = Generator(copy, "tiny")
+    assert export.below(generator, copy)[1].path == kept
+    export.in_precision(generator, copy, "float32")
+    os.remove(os.path.join(kept, "config.json"))  # as older versions kept it
+    with pytest.raises(UserError, match="stage1/config.json is not of the weights.*precision out"):
+        export.in_precision(generator, copy, "float32")
+
+
+def test_another_precision_of_a_stage2_on_a_stage2(root, tmp_path):
+    copy = str(tmp_path)
+    shutil.copytree(os.path.join(root, "tiny"), os.path.join(copy, "tiny"))
+    shutil.copy(os.path.join(copy, "tiny/stage2/config.json"),
+                os.path.join(copy, "tiny/stage1/config.json"))
+    with pytest.raises(UserError, match="not on another Stage-II .*leave --precision out"):
+        export.in_precision(Generator(copy, "tiny"), copy, "float32")
+
+
+def test_an_export_beside_another_takes_the_next_number(root, tmp_path, monkeypatch):
+    def export_beside(path, *args, write=checkpoint.export, **kwargs):
+        write(path, *args, **kwargs)
+        os.makedirs(tmp_path / "1", exist_ok=True)
+
+    monkeypatch.setattr(checkpoint, "export", export_beside)
+    assert export.export_run(root, "sketch", str(tmp_path)) == str(tmp_path / "2")
+    assert os.listdir(tmp_path / "1") == []
+    os.makedirs(tmp_path / "7" / str(2**63 - 1))
+    with pytest.raises(UserError, match="holds the version 9223372036854775807, behind which none"):
+        export.version_folder(str(tmp_path / "7"), None)
 
 
 def test_no_picture_of_weights_that_are_not_finite():

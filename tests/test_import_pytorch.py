@@ -222,7 +222,7 @@ def test_command_line(imported):
     done = command_here("import_pytorch", f"--weights={imported}/one.pth", "--to=again",
                         f"--checkpoint_dir={imported}")
     assert "Stage-I (text 6, condition 3, width 8, noise 5)" in done.stdout
-    assert "python -m stackgan_tf.sample --run=again --embeddings=FILE" in done.stdout
+    assert "python -m stackgan_tf.sample --run=again --checkpoint_dir=" in done.stdout
 
 
 def without(tensors, name):
@@ -249,7 +249,8 @@ ONE_STAGE, TWO_STAGES = weights(1, **SMALL), both(**SMALL)
     ({**ONE_STAGE, "module.fc.1.bias": np.zeros(1024)}, "has 'fc.1.bias' twice"),
     (weights(2, **SMALL), "is a Stage-II without its Stage-I"),
     ({**TWO_STAGES, **weights(2, **{**SMALL, "text": 9})}, "size of the text, 6 and 9"),
-    ({**TWO_STAGES, **weights(2, **{**SMALL, "width": 6})}, "--generator_width=6 must be a"),
+    ({**TWO_STAGES, **weights(2, **{**SMALL, "width": 6})}, "netG.pth: its Stage-II (text 6, "
+     "condition 3, width 6, blocks 1) cannot be taken: --generator_width=6 must be a"),
     ({"a": np.zeros(3)}, "is no StackGAN generator"),
 ])
 def test_what_does_not_fit_is_named_and_nothing_is_left(tensors, words, tmp_path, no_torch):

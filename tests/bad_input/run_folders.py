@@ -164,7 +164,14 @@ CASES = {
         ENCODER: Copy("encoder")}),
     **{f"text encoder {word}": case(f"{TRAIN}E", "text encoder E does not map string [B]",
                                     files={"E": Copy(word)})
-       for word in ("numbers", "no numbers", "two answers", "of any size", "stage1")},
+       for word in ("numbers", "no numbers", "two answers", "of any size", "stage1",
+                    "columns of texts", "eight texts")},
+    **{f"text encoder of {word}": case(f"{TRAIN}E", "text encoder E", words,
+                                       files={"E": Copy(word)})
+       for word, words in {"nan texts": "as numbers that are not finite; take another",
+                           "one text": "makes (1, 8) of two captions",
+                           "moody texts": "in one way and then in another; export it for inference",
+                           "refused texts": "cannot embed"}.items()},
     "text encoder missing": case(f"{TRAIN}none", "text encoder none is no SavedModel folder"),
     "text encoder a file": case(f"{TRAIN}D/0.png", "text encoder D/0.png is no SavedModel folder"),
     "text encoder one folder too high": case(
@@ -190,6 +197,9 @@ CASES = {
        for word, words in {"numbers": "does not map noise", "encoder": "does not map noise",
                            "flat pictures": "does not map", "more inputs": "does not map noise",
                            "gray pictures": "does not map", "oblong pictures": "16x8",
+                           "byte pictures": "does not map", "pictures of one row": "does not map",
+                           "pictures of doubles": "does not map", "one picture": "of two rows",
+                           "nan pictures": "pixels from nan", "bright pictures": "255 to 255; ",
                            "odd pictures": "24x24", "no signature": "serving_default"}.items()},
     "Stage-I under Stage-II missing": case(f"{STAGE2}none", "none is no SavedModel folder"),
     "Stage-I under Stage-II that reads captions": case(
