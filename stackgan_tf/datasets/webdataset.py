@@ -19,7 +19,6 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import tensorflow as tf
@@ -27,6 +26,7 @@ import tensorflow as tf
 from stackgan_tf import picture_files
 from stackgan_tf.caption_files import is_empty, unique
 from stackgan_tf.messages import printable, reason
+from stackgan_tf.parallel import in_order
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("txt", "json")
@@ -102,18 +102,16 @@ def _decoded(config, tars, labels):
     samples = itertools.chain.from_iterable(
         iter_tar(tar, config.embedding_dim > 0, pictures=True) for tar in tars)
     bad, count = [], 0
-    with ThreadPoolExecutor() as pool:
-        while chunk := list(itertools.islice(samples, 32)):  # bounds the memory
-            for sample, image in pool.map(decode, chunk):
-                if image is None:
-                    skip(bad, sample, config.max_unreadable)
-                    continue
-                example = {"image": image, "captions": np.array(sample.captions, dtype=object),
-                           "file_name": sample.file_name}
-                if labels:
-                    example["label"] = np.int64(labels[sample.class_name])
-                count += 1
-                yield example
+    for sample, image in in_order(decode, samples):
+        if image is None:
+            skip(bad, sample, config.max_unreadable)
+            continue
+        example = {"image": image, "captions": np.array(sample.captions, dtype=object),
+                   "file_name": sample.file_name}
+        if labels:
+            example["label"] = np.int64(labels[sample.class_name])
+        count += 1
+        yield example
     if not count:
         raise ValueError(f"data_dir={config.data_dir} holds no picture that can be used"
                          f"{f', the first: {bad[0]}' if bad else ''}; repair or add some.")
