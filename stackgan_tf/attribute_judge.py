@@ -18,6 +18,7 @@ from stackgan_tf.progress import Progress
 from stackgan_tf.run_folder import refuse_unwritable
 
 FOLDER = "attribute_classifier"  # in --checkpoint_dir
+BATCH_SIZE = 8  # pictures read at a time
 
 
 def targets(examples) -> np.ndarray:
@@ -72,8 +73,8 @@ class Judge:
     def read(self, pictures: np.ndarray) -> np.ndarray:
         """uint8 (N, 64, 64, 3) -> int (N, 5), indices of the values of each attribute."""
         values = []
-        for first in range(0, len(pictures), 8):
-            images = pictures[first:first + 8].astype(np.float32) / 127.5 - 1.0
+        for first in range(0, len(pictures), BATCH_SIZE):
+            images = pictures[first:first + BATCH_SIZE].astype(np.float32) / 127.5 - 1.0
             logits = self._classify(images=tf.constant(images))
             values.append(np.stack([np.argmax(logits[name], -1) for name in ATTRIBUTES], 1))
         return np.concatenate(values)

@@ -1,5 +1,7 @@
 """What a stage stands on: the frozen Stage-I under Stage-II, and the run's text encoder."""
 
+import contextlib
+import json
 import os
 import sys
 
@@ -106,10 +108,11 @@ def keep_stage1(source: str, part: Part) -> None:
     if source != kept:
         checkpoint.copy_directory(source, kept)
         # and how it was made, which may have changed beside the source when an export asks for it
-        settings = os.path.join(os.path.dirname(source.rstrip("/")), CONFIG)
-        if not tf.io.gfile.exists(os.path.join(kept, CONFIG)) and tf.io.gfile.exists(settings):
-            with tf.io.gfile.GFile(settings, "rb") as file:
-                disk.write_whole(os.path.join(kept, CONFIG), file.read())
+        settings = os.path.join(kept, CONFIG)
+        with contextlib.suppress(UserError):  # a stranger's
+            theirs = Part(os.path.dirname(source.rstrip("/")), "", "").read_config()
+            if theirs and not tf.io.gfile.exists(settings):
+                disk.write_whole(settings, json.dumps(theirs, indent=2).encode())
         part.write_trained_on(_trained_on_beside(source))
 
 
