@@ -41,7 +41,6 @@ from stackgan_tf.config import (
     run_cli,
 )
 from stackgan_tf.messages import printable, reason
-from stackgan_tf.pipeline import text
 from stackgan_tf.progress import Progress, StopSignal
 
 # The flags of Config that say what the pictures are and how they are ordered.
@@ -227,71 +226,24 @@ def _shard_count(pictures, asked):
 
 def _spool(settings, plan, before, report):
     """Copies any other data set into OUT, where each picture can be reached."""
-    # Here, since it imports Keras, which the worker processes then need not.
-    from stackgan_tf import build
+    # Here, since they import Keras, which the worker processes then need not.
+    from stackgan_tf import build, spooling
 
-    config, plan, kind = settings.config, dataclasses.replace(plan, kind="spool"), None
+    config, plan = settings.config, dataclasses.replace(plan, kind="spool")
     spool, digest = plan.source(), "a copy"  # which notices itself when the data set has changed
     if "whole" in before:
         return sources.Survey({"train": np.zeros((1, 3), np.int64)}, [], digest), plan
-    found = []
-    for split in SPLITS:  # what cannot be read is said before anything is written
-        try:
-            first = _first_element(build.load_elements(config, split))
-        except build.NoSplit as error:
-            if split == "train":
-                raise
-            print("without a split test:", printable(str(error)), flush=True)
-            continue
-        if first is None:
-            continue
-        other = {"has_labels": "label" in first,
-                 "embedding_dim": int(np.shape(first["embeddings"])[-1])
-                 if "embeddings" in first else 0}
-        kind = kind or other
-        if other != kind:
-            raise UserError(f"the splits of --data_dir={config.data_dir} are of two kinds, train "
-                            f"{_described(kind)}, {split} {_described(other)}; make them alike.")
-        if kind["embedding_dim"] == 0 and plan.with_text and "captions" not in first:
-            raise UserError(f"--dataset={config.dataset} has neither captions nor embeddings; "
-                            "for training without text add --embedding_dim=0.")
-        found.append(split)
+    splits, kind = spooling.kind_of(config)
+    plan = dataclasses.replace(plan, **kind)
     tf.io.gfile.makedirs(spool.path)
     if not before:  # the copy depends on the settings already
         _write_plan(settings, {"settings": settings.binding(), "input": digest})
-    record = dataclasses.replace(plan, **(kind or {})).features()
-    for split in found:
-        spool.write(split, build.load_elements(config, split),
-                    lambda element: _encode(record, element, plan), settings.workers,
-                    report(f"copying {split}:"))
-    plan = dataclasses.replace(plan, **(kind or {}))
+    for split in splits:
+        spool.write(split, build.load_elements(config, split), spooling.encoder(plan),
+                    settings.workers, report(f"copying {split}:"))
     rows = {split: spool.rows(split) for split in SPLITS}
     rows = {split: places for split, places in rows.items() if len(places)}
     return sources.Survey(rows, [], digest), plan
-
-
-def _first_element(elements):
-    """The first one, or if it has neither captions nor embeddings one of the next that has, for a
-    picture or two may lack theirs; None of none."""
-    first = None
-    for element in itertools.islice(elements, 50):
-        if first is None or "captions" in element or "embeddings" in element:
-            first = element
-        if "captions" in first or "embeddings" in first:
-            break
-    return first
-
-
-def _described(kind):
-    embeddings = f"of {kind['embedding_dim']} numbers" if kind["embedding_dim"] else "none"
-    return f"with{'' if kind['has_labels'] else 'out'} classes (embeddings: {embeddings})"
-
-
-def _encode(record, element, plan):
-    return shards.serialize(
-        record, shards.square_jpegs(element["image"], plan.max_size, plan.small_size),
-        text(element.get("file_name", "")), [text(c) for c in element.get("captions", ())],
-        element.get("label"), element.get("embeddings"))
 
 
 def _make(settings, plan, bad, stop):

@@ -20,7 +20,7 @@ LEVELS = [
     ["build", "train_step", "shards", "feature_networks.*", "readings", "score_report"],
     ["checkpoint", "run_folder", "generate", "picture_folder", "neighbors", "features",
      "shown_texts"],
-    ["below", "attribute_judge", "image_encoder", "drawings", "reports", "settings"],
+    ["below", "attribute_judge", "image_encoder", "drawings", "reports", "settings", "spooling"],
     ["scores"],
     ["evaluation"],
     ["train", "train_text_encoder", "sample", "evaluate", "export", "inspect_data", "prepare",

@@ -1,10 +1,9 @@
 """Batches as functions of (seed, step)."""
 
-import weakref
-
 import numpy as np
 import pytest
 import tensorflow as tf
+from watched import Watched
 
 from stackgan_tf import build, latents, pipeline, run_folder, stream
 from stackgan_tf.config import UserError
@@ -65,23 +64,9 @@ def test_a_note_tells_data_of_as_many_pictures_apart():
 
 
 def test_few_pictures_are_in_memory_at_a_time():
-    """Of photographs each takes 36 MB before it is shrunk."""
-    made, most = [], 0
-
-    class Picture(np.ndarray):
-        pass
-
-    def elements():
-        nonlocal most
-        for _ in range(300):
-            image = np.zeros((20, 20, 3), np.uint8).view(Picture)
-            made.append(weakref.ref(image))
-            most = max(most, sum(one() is not None for one in made))
-            yield {"image": image, "captions": ["a"]}
-            del image
-
-    assert len(pipeline.Examples(elements(), 8)) == 300
-    assert 0 < most <= 4 * 8 + 2  # four for each of at most eight threads
+    elements = Watched(np.zeros((20, 20, 3), np.uint8) for _ in range(300))
+    assert len(pipeline.Examples(elements, 8)) == 300
+    assert 0 < elements.most <= 4 * 8 + 2  # four for each of at most eight threads
 
 
 def test_embeddings_that_come_with_the_data_are_those_of_the_batches():

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import types
-import weakref
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from conftest import ROOT
 from PIL import Image
+from watched import Watched
 
 from stackgan_tf import build, prepare, shards, sources
 from stackgan_tf.config import UserError, resolve
@@ -313,24 +313,9 @@ def test_any_other_data_set_with_its_embeddings_goes_on_where_it_stopped(tmp_pat
 
 
 def test_few_pictures_are_copied_at_a_time(tmp_path):
-    """Of photographs each takes 36 MB."""
-    made, most = [], 0
-
-    class Picture(np.ndarray):
-        pass
-
-    def give():
-        nonlocal most
-        for i in range(300):
-            image = picture(i).view(Picture)
-            made.append(weakref.ref(image))
-            most = max(most, sum(one() is not None for one in made))
-            yield {"image": image}
-            del image
-
-    spool = sources.Spool(str(tmp_path))
-    assert spool.write("train", give(), lambda e: e["image"].tobytes(), 2, lambda _: None) == 300
-    assert 0 < most <= 4 * 2 + 2
+    elements, spool = Watched(map(picture, range(300))), sources.Spool(str(tmp_path))
+    assert spool.write("train", elements, lambda e: e["image"].tobytes(), 2, lambda _: None) == 300
+    assert 0 < elements.most <= 4 * 2 + 2
     rows = spool.rows("train")
     assert spool.read_example("train", rows[299]) == picture(299).tobytes()
 

@@ -109,7 +109,9 @@ def settle(options: dict, stage: int) -> Config:
     config = resolve({**options, "stage": stage})
     dim = build.embedding_dim(config) if config.embedding_dim else 0
     if config.text_encoder:
-        dim = saved_parts.TextEncoder(config.text_encoder).dim
+        encoder = saved_parts.TextEncoder(config.text_encoder)
+        encoder.check()  # before the steps are timed
+        dim = encoder.dim
     return dataclasses.replace(config, embedding_dim=dim or config.embedding_dim)
 
 
