@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 # From so many input channels, and to at most so large an output map, a convolution is faster as a
-# product of two matrices, of the same command.
+# product of two matrices: `python -m benchmarks.layer_forms`.
 PRODUCT_CHANNELS, PRODUCT_SIDE = 1024, 4
 
 

@@ -92,12 +92,17 @@ class NoSplit(UserError):
     """The data is in order, but has no such split."""
 
 
-def load_held_out(config: Config, most: int | None = None) -> Examples:
-    """The split "test"; NoSplit if there is none, or if it is the pictures of training."""
+def has_test(config: Config) -> bool:
+    """False where nothing tells the splits apart: both are all pictures."""
     module = _dataset(config)
     with plain_errors(config):
-        if hasattr(module, "has_test") and not module.has_test(config):
-            raise datasets.NoSplit('nothing is marked as split "test".')
+        return not hasattr(module, "has_test") or module.has_test(config)
+
+
+def load_held_out(config: Config, most: int | None = None) -> Examples:
+    """The split "test"; NoSplit if there is none, or if it is the pictures of training."""
+    if not has_test(config):
+        raise NoSplit('nothing is marked as split "test".')
     return load_examples(config, "test", most)
 
 

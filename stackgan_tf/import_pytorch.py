@@ -231,6 +231,7 @@ def settings(stage, sizes, checkpoint_dir, run, below: Part | None) -> Config:
              "condition_dim": sizes["condition"], "generator_width": sizes["width"],
              "relu_condition": True, "conditioning_augmentation": True, "condition_blocks": False,
              "condition_log_sigma": 0.0, "upsampling": "nearest", "noise_injection": False,
+             "add_to_sketch": False,
              "precision": "float32"}  # as it was trained; its pictures are compared with PyTorch's
     given |= {"noise_dim": sizes["noise"]} if stage == 1 else {"residual_blocks": sizes["blocks"]}
     return resolve(given, (below and below.read_config()) or {"preset": "coco"})

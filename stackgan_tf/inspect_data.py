@@ -81,11 +81,11 @@ def inspect(settings: Config) -> tuple[dict, "ContactSheet"]:
 def _read(settings, name, sheet, seen) -> data_report.Split | None:
     """Goes through a split; None if its pictures are the other split's."""
     split = data_report.Split(name, seen)
+    if name == "test" and not build.has_test(settings):
+        return None
     with build.plain_errors(settings):
         elements = build.raw_elements(settings, name)
     total = len(elements) if hasattr(elements, "__len__") else None
-    if name == "test" and total and elements[0].get("split", name) is None:
-        return None
     bar = Progress(f"reading {name}", 0, total, unit=" pictures")
     try:
         with build.plain_errors(settings):

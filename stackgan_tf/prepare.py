@@ -88,6 +88,7 @@ def prepare(settings: Settings) -> int:
         try:
             if "whole" in before:
                 _survey(settings, before, stop)  # to see that the input is still the same
+                disk.remove_quietly(folder)  # one that was killed while it did so
                 print(f"{settings.output} is whole: {_counts(before['pictures'])}; nothing to do.")
                 return 0
             new = not tf.io.gfile.exists(settings.output)
@@ -187,7 +188,9 @@ def _survey(settings, before, stop):
     print(f"looking through --dataset={config.dataset} --data_dir={config.data_dir!r}", flush=True)
     try:
         if config.dataset in ("folder", "webdataset"):
-            found = plan.source().survey(report("pictures"))
+            source = plan.source()
+            found = source.survey(report("pictures"))
+            plan = dataclasses.replace(plan, tars=getattr(source, "tars", ()))
         else:
             found, plan = _spool(settings, plan, before, report)
     except ValueError as error:
@@ -230,7 +233,7 @@ def _spool(settings, plan, before, report):
     from stackgan_tf import build, spooling
 
     config, plan = settings.config, dataclasses.replace(plan, kind="spool")
-    spool, digest = plan.source(), "a copy"  # which notices itself when the data set has changed
+    spool, digest = plan.source(), "a copy"  # till it is whole it sees itself what has changed
     if "whole" in before:
         return sources.Survey({"train": np.zeros((1, 3), np.int64)}, [], digest), plan
     splits, kind = spooling.kind_of(config)

@@ -28,12 +28,14 @@ PROGRESS = ".progress"  # folder of what is only needed until the set is whole
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All that a process must know to make any shard; kept as JSON.
+    """All that a process must know to make any shard.
 
     Attributes:
         output: the folder of the set.
         kind: "folder", "webdataset" or "spool".
         data_dir, with_text: of the source.
+        tars: of a "webdataset", in the order in which the index counts them: one that is added
+            meanwhile must not move the others.
         max_size: pictures of a shorter side above this are shrunk to it.
         small_size: side of a copy beside each picture; 0: none.
         has_labels, class_names: class_names is empty where only numbers are known.
@@ -52,6 +54,7 @@ class Plan:
     embedding_dim: int
     pictures: dict[str, int]
     shards: dict[str, int]
+    tars: tuple[str, ...] = ()
 
     def shard_path(self, split: str, number: int) -> str:
         name = f"{NAME}-{split}.tfrecord-{number:05d}-of-{self.shards[split]:05d}"
@@ -66,8 +69,9 @@ class Plan:
     def source(self):
         if self.kind == "spool":
             return sources.Spool(os.path.join(self.output, PROGRESS, "spool"))
-        kind = {"folder": sources.Folder, "webdataset": sources.Tars}[self.kind]
-        return kind(self.data_dir, self.with_text, self.class_names)
+        if self.kind == "webdataset":
+            return sources.Tars(self.data_dir, self.with_text, self.class_names, self.tars)
+        return sources.Folder(self.data_dir, self.with_text, self.class_names)
 
     def rows(self, split: str, number: int) -> np.ndarray:
         """The places of a shard's pictures: int64 (n, columns), in the shuffled order."""

@@ -103,13 +103,17 @@ class Folder:
 
 
 class Tars:
-    """WebDataset tar shards, local or gs://."""
+    """WebDataset tar shards, local or gs://.
 
-    def __init__(self, data_dir: str, with_text: bool, class_names=()):
+    Attributes:
+        tars: their paths, which `read`'s rows count; looked for unless they are given.
+    """
+
+    def __init__(self, data_dir: str, with_text: bool, class_names=(), tars=()):
         self.data_dir, self.with_text = data_dir, with_text
         self.labels = {name: i for i, name in enumerate(class_names)}
-        self.splits = webdataset.find_tars(data_dir)
-        self.tars = sorted({tar for tars in self.splits.values() for tar in tars})
+        self.splits = {} if tars else webdataset.find_tars(data_dir)
+        self.tars = tars or tuple(sorted({*itertools.chain(*self.splits.values())}))
 
     def survey(self, report) -> Survey:
         """Reads every header and text; ValueError for a damaged tar."""

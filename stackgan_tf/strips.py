@@ -93,7 +93,8 @@ def there_and_back(frames: np.ndarray) -> list[np.ndarray]:
 
 def walk(ends: np.ndarray, steps: int, mix) -> np.ndarray:
     """(E, dim) -> ((E - 1) * steps + 1, dim), `mix(a, b, share)` between neighbors."""
-    rows = [mix(a, b, step / steps) for a, b in zip(ends, ends[1:]) for step in range(steps)]
+    rows = [mix(a, b, step / steps) if step else a  # as it is: `slerp` rounds
+            for a, b in zip(ends, ends[1:]) for step in range(steps)]
     return np.stack([*rows, ends[-1]]).astype(np.float32)
 
 

@@ -68,7 +68,7 @@ def train(given, cluster) -> int:
     text = Part(config.checkpoint_dir, config.run, "text_encoder")
     reads_captions = config.embedding_dim and not config.precomputed_embeddings
     if reads_captions:
-        text.check(config, TEXT_FIELDS)
+        text.check(config, (*TEXT_FIELDS, *(n for n in given if n.startswith("text_encoder_"))))
         below.check_own_text_encoder(config, part, text)
     if source:
         below.check_text_encoder(config, source, text)

@@ -42,7 +42,7 @@ IMAGE_SIZE = 64  # what captions say can be seen at this size
 PAIRS = 16_384  # about so many captions and their pictures is the whitening computed of
 NETWORKS = {"char_cnn_rnn": char_cnn_rnn.CharCnnRnn, "char_cnn": char_cnn.CharCnn}
 RELEVANT = ("seed", "dataset", "data_dir", "image_dir", "captions_dir", "images_per_class",
-            "shuffle_captions", "memory_gb", "shuffle_buffer", "embedding_dim",
+            "shuffle_captions", "memory_gb", "shuffle_buffer", "crop_margin", "embedding_dim",
             "text_encoder_network", "text_encoder_width", "text_encoder_steps",
             "text_encoder_batch_size", "text_encoder_learning_rate", "text_encoder_loss",
             "text_encoder_temperature", "text_encoder_grayscale")

@@ -94,7 +94,7 @@ def read_embeddings(path: str, dim: int, most: int | None) -> tuple[list[str], n
         raise UserError(f"--embeddings={path} holds no vectors: {reason}") from error
     vectors = vectors[None] if vectors.ndim == 1 else vectors
     if vectors.dtype.kind != "f" or vectors.ndim != 2 or vectors.shape[1] != dim or not len(
-            vectors) or not np.isfinite(vectors).all():
+            vectors) or not (np.abs(vectors) <= np.finfo(np.float32).max).all():
         raise UserError(f"--embeddings={path} holds {vectors.dtype} {vectors.shape}; the run reads "
                         f"finite floats of shape (n, {dim}).")
     chosen = np.arange(len(vectors))

@@ -12,7 +12,7 @@ from absl import flags
 from conftest import TINY, command_here
 from PIL import Image
 
-from stackgan_tf import features, presets
+from stackgan_tf import caption_files, features, presets
 from stackgan_tf.config import UserError
 from stackgan_tf.experiments import (
     ablation,
@@ -385,6 +385,32 @@ def test_metrics_of_a_small_folder(folder, tiny, capsys):
     assert "r_precision is left out: it needs 99 different captions" in capsys.readouterr().out
     with pytest.raises(UserError, match="--metrics=r_precision needs 99 different captions"):
         step_times.metrics({**scoring, "asked": True}, config)
+
+
+def test_captions_of_several_lines_are_a_line_each(tmp_path, encoder, tiny):
+    (tmp_path / "data").mkdir()
+    rows = [{"file": f"{i}.png", "captions": [f"a red\n\nbird {i}"]} for i in range(2)]
+    for row in rows:
+        Image.new("RGB", (20, 20)).save(tmp_path / "data" / row["file"])
+    (tmp_path / "data/captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = tiny(dataset="folder", data_dir=str(tmp_path / "data"), text_encoder=encoder,
+                  precomputed_embeddings=False)
+    step_times.write_captions(config, str(tmp_path))
+    lines = caption_files.read_lines(tmp_path / "captions.txt")
+    assert {*lines} == {"a red bird 0", "a red bird 1"}
+
+
+def test_step_times_without_an_experiment_say_so(tmp_path):
+    done = command_here("experiments.step_times", "--run=none", f"--checkpoint_dir={tmp_path}",
+                        check=False)
+    assert done.returncode == 1 and "none holds no experiment" in done.stderr
+
+
+def test_the_size_of_the_pictures_is_not_that_of_the_sketches_below():
+    base = {"image_size": 128, "seed": 3}
+    made = plan.Plan("recipes", "", (), tuple(recipes.variants(base, "2", "preset")), base)
+    sizes = {v.name: made.config(v).image_size for v in made.variants}
+    assert sizes.pop("sketch") == 64 and set(sizes.values()) == {128}
 
 
 def test_data_may_move_between_two_calls(tmp_path):

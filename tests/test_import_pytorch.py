@@ -83,6 +83,13 @@ def test_every_variable_gets_its_value_once():
         assert all(tuple(variable.shape) == value.shape for variable, value in pairs)
 
 
+def test_a_stage1_of_any_recipe_makes_it_no_other_network(tmp_path):
+    below = Part(str(tmp_path), "birds", "stage1")
+    below.open(resolve({"preset": "birds", "recipe": "modern"}))
+    config = import_pytorch.settings(2, OTHER, str(tmp_path), "birds", below)
+    assert config.recipe == "modern" and not config.add_to_sketch
+
+
 def torch_model(torch, stage, tensors, blocks=0):
     """forward(picture or noise, embeddings, epsilon) as the released model's names act.
 

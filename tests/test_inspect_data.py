@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import command_here
 from PIL import Image
+from test_webdataset import sample, tar
 
 from stackgan_tf import build, data_report, data_report_text, images, inspect_data
 from stackgan_tf.config import UserError, resolve
@@ -199,6 +200,14 @@ def test_folder_without_splits_is_read_once(folder):
     assert report["without_split"] and list(report["splits"]) == ["train"]
     assert any("train and test are the same" in line for line in report["warnings"])
     assert len(sheet.kept) == 12
+
+
+def test_tars_without_splits_are_read_once(tmp_path):
+    tar(tmp_path / "0.tar", [*sample(0), *sample(1)])
+    report, _ = inspect_data.inspect(resolve({
+        "dataset": "webdataset", "data_dir": str(tmp_path), "stage": 2}))
+    assert report["without_split"] and report["splits"]["train"]["pictures"] == 2
+    assert list(report["splits"]) == ["train"]
 
 
 def test_folder_without_test_lines(tmp_path):

@@ -351,6 +351,18 @@ def test_the_first_picture_may_lack_its_captions(tmp_path, monkeypatch):
 
 # The rest
 
+def test_a_copy_that_is_left_behind_a_whole_set_goes(tmp_path):
+    (tmp_path / "in").mkdir()
+    make_folder(tmp_path / "in", 4)
+    to_do = settings(tmp_path / "in", tmp_path / "out")
+    assert prepare.prepare(to_do) == 0
+    left = tmp_path / "out" / shards.PROGRESS / "spool"
+    left.mkdir(parents=True)
+    (left / "train-00000").write_bytes(b"x")
+    assert prepare.prepare(to_do) == 0
+    assert not (tmp_path / "out" / shards.PROGRESS).exists()
+
+
 def test_a_folder_too_large_for_the_disk_is_sent_here(tmp_path, monkeypatch, tiny):
     make_folder(tmp_path, 20)
     needed = 20 * 19**2 * 3  # 16 and the margin: 19 pixels a side

@@ -510,6 +510,7 @@ def test_prepared_once_and_trained_on_from_memory_and_streamed(
 @pytest.mark.parametrize("content, words", [
     (np.zeros((2, 7), np.float32), r"\(2, 7\); the run reads finite floats of shape \(n, 6\)"),
     (np.zeros((2, 6), np.int64), "int64"), (np.full((2, 6), np.inf), "finite"),
+    (np.full((2, 6), 1e300), "finite"),
     (np.zeros((0, 6)), r"\(0, 6\)"), (np.array([{}]), "no vectors"), (b"", "no vectors"),
     (None, "cannot be read"),
 ])

@@ -48,6 +48,12 @@ def test_walk_passes_every_end():
     assert strips.walk(ends, 4, strips.lerp)[:, 0].tolist() == [0, 1, 2, 3, 4, 3.5, 3, 2.5, 2]
 
 
+def test_a_walk_begins_at_each_end_bit_for_bit():
+    ends = np.random.default_rng(0).standard_normal((200, 64)).astype(np.float32)
+    walked = strips.walk(ends, 2, strips.slerp)
+    np.testing.assert_array_equal(walked[::2], ends)
+
+
 @pytest.mark.parametrize("options", [
     {"captions": ["a cab", "bad"], "interpolate": "captions"},
     {"captions": ["a cab"], "interpolate": "noise"},

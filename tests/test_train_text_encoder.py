@@ -203,6 +203,21 @@ def test_refusals(folder):
         assert "\n" not in str(caught.value)
 
 
+def test_other_crops_are_other_settings(trained):
+    with pytest.raises(UserError, match=r"--crop_margin=0.5 \(was 0.0625\)"):
+        train_text_encoder.train(settings(trained, "contrastive", crop_margin=0.5,
+                                          text_encoder_loss="contrastive",
+                                          text_encoder_network="char_cnn"))
+
+
+def test_a_finished_one_of_other_settings_is_not_taken_for_what_is_asked(trained):
+    flags = ("--run=structured", f"--checkpoint_dir={trained}/runs", "--dataset=folder",
+             f"--data_dir={trained}", "--embedding_dim=5", "--text_encoder_width=8")
+    done = command_here("train", *flags, "--text_encoder_steps=9", check=False)
+    assert done.returncode == 1 and "--text_encoder_steps=9 (was 4); repeat" in done.stderr
+    assert not (trained / "runs/structured/stage1").exists()
+
+
 def test_pictures_without_captions_are_refused():
     class Bare:
         captions = [["a"], []]

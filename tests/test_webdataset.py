@@ -144,6 +144,19 @@ def test_a_sample_that_comes_again_later_is_skipped(tmp_path, caplog):
     assert found == ["00000.png", "00009.png"] and "came before" in caplog.text
 
 
+def test_a_tar_that_is_added_while_others_are_prepared_moves_none(tmp_path, monkeypatch):
+    tar(tmp_path / "in/5.tar", [*sample(0), *sample(1)])
+    make = prepare._make
+
+    def make_later(*args):
+        tar(tmp_path / "in/0.tar", [*sample(2), *sample(3)])
+        return make(*args)
+
+    monkeypatch.setattr(prepare, "_make", make_later)
+    assert prepare.prepare(settings(tmp_path / "in", tmp_path / "out", "webdataset")) == 0
+    assert {name[-9:] for name in read(tmp_path / "out")} == {"00000.png", "00001.png"}
+
+
 def test_bad_samples_in_preparing(tmp_path):
     members = [member for name in ("dots", "link", "no picture inside") for member in BAD[name][0]]
     tar(tmp_path / "data/a.tar", [*sample(0), *members, *sample(9)])

@@ -69,9 +69,9 @@ def raw_examples(config, split: str) -> list[dict]:
     """What the manifest names, for inspection: nothing is opened and nothing refused.
 
     Returns:
-        dicts like those of `examples`, but with `path` in place of `image`, with `class_name` if
-        there are classes, and with `split`, None where "train" and "test" are both the whole
-        folder. A line that cannot be used is a dict of `file_name` and `error` among "train".
+        dicts like those of `examples`, but with `path` in place of `image`, and with `class_name`
+        if there are classes. A line that cannot be used is a dict of `file_name` and `error` among
+        "train".
     """
     problems: dict[int, str] = {}
     lines = manifest.read(config.data_dir, with_text=False, problems=problems)
@@ -82,8 +82,7 @@ def raw_examples(config, split: str) -> list[dict]:
         rows += [{"file_name": f"{MANIFEST} line {number}", "error": problem}
                  for number, problem in problems.items()]
     for line in _lines_of(lines, split) if lines else []:
-        row = {"path": line.path, "captions": line.captions, "file_name": line.file,
-               "split": line.split}
+        row = {"path": line.path, "captions": line.captions, "file_name": line.file}
         if names:
             row |= {"label": label[line.class_name], "class_name": line.class_name}
         rows.append(row)

@@ -70,7 +70,10 @@ class Plan:
 
     def options(self, variant: Variant) -> dict:
         """All options of a training but those of OWN."""
-        return {**(self.base if variant.stage == 2 else self.of_stage1()), **variant.options}
+        given = self.base if variant.stage == 2 else self.of_stage1()
+        if not variant.row:  # the table's pictures have the size that was asked for
+            given = {name: value for name, value in given.items() if name != "image_size"}
+        return {**given, **variant.options}
 
     def of_stage1(self) -> dict:
         """`base` as Stage-I and the text encoder take it."""

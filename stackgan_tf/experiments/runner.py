@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from stackgan_tf import attribute_judge, checkpoint, processes, score_report
 from stackgan_tf.config import PLACES, UserError
+from stackgan_tf.disk import write_whole
 from stackgan_tf.experiments import table
 from stackgan_tf.experiments.plan import (
     TEXT,
@@ -26,7 +27,6 @@ from stackgan_tf.experiments.plan import (
     differences,
     steps_of,
 )
-from stackgan_tf.images import write
 from stackgan_tf.run_folder import Part, lock
 from stackgan_tf.scores import OF_NETWORK
 
@@ -93,7 +93,7 @@ class Runner:
                             "another --run.") from error
 
     def _write(self, name, value):
-        write(self.path(name), (json.dumps(value, indent=2) + "\n").encode())
+        write_whole(self.path(name), (json.dumps(value, indent=2) + "\n").encode())
 
     def _open(self):
         """Takes the folder; UserError if it belongs to other settings, or to another process."""

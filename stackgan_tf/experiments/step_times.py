@@ -16,6 +16,7 @@ in it. Of several GPUs one is timed.
 """
 
 import dataclasses
+import io
 import json
 import os
 import tempfile
@@ -25,10 +26,10 @@ import numpy as np
 import tensorflow as tf
 
 from stackgan_tf import build, checkpoint, devices, distribution, saved_parts, shown_texts, train
-from stackgan_tf.config import Config, define_flags, given_flags, resolve, run_cli
+from stackgan_tf.config import Config, UserError, define_flags, given_flags, resolve, run_cli
+from stackgan_tf.disk import write_whole
 from stackgan_tf.drawings import Split
 from stackgan_tf.evaluation import Options, measurable
-from stackgan_tf.images import write
 from stackgan_tf.run_folder import Part
 from stackgan_tf.sources import read_json
 
@@ -120,9 +121,12 @@ def write_captions(config: Config, folder: str) -> None:
     encoder = saved_parts.TextEncoder(config.text_encoder) if config.text_encoder else None
     texts = shown_texts.read(config, CAPTIONS, encoder)[0]
     if encoder:
-        write(os.path.join(folder, "captions.txt"), "\n".join(texts.captions + [""]).encode())
+        lines = [" ".join(caption.split()) for caption in texts.captions]  # of some data several
+        write_whole(os.path.join(folder, "captions.txt"), "\n".join(lines + [""]).encode())
     else:
-        np.save(os.path.join(folder, "captions.npy"), texts.embeddings)
+        buffer = io.BytesIO()
+        np.save(buffer, texts.embeddings)
+        write_whole(os.path.join(folder, "captions.npy"), buffer.getvalue())
 
 
 def metrics(scoring: dict, config: Config) -> list[str]:
@@ -134,15 +138,19 @@ def metrics(scoring: dict, config: Config) -> list[str]:
 
 def main(_):
     given = given_flags()
-    folder = os.path.join(given["checkpoint_dir"], given["run"])
+    folder = os.path.join(given.get("checkpoint_dir", Config.checkpoint_dir),
+                          given.get("run", Config.run))
     stored = read_json(os.path.join(folder, "experiment.json"))
+    if stored is None:
+        raise UserError(f"{folder} holds no experiment; start one, such as python -m "
+                        "stackgan_tf.experiments.ablation, which times its steps itself.")
     path, known = os.path.join(folder, "step_times.json"), stored["variants"]
-    times = read_json(path) if os.path.exists(path) else {}
+    times = read_json(path) or {}
     configs = {name: settle({**options, "text_encoder": stored["text_encoder"]},
                             known[name]["stage"]) for name, options in stored["options"].items()}
     first = next(iter(configs.values()))
     devices.settle_determinism(first)
-    write(os.path.join(folder, "metrics.json"), json.dumps(
+    write_whole(os.path.join(folder, "metrics.json"), json.dumps(
         {"scoring": stored["scoring"], "metrics": metrics(stored["scoring"], first)}).encode())
     new = {name: config for name, config in configs.items() if name not in times}
     if not any(os.path.exists(os.path.join(folder, f"captions.{end}")) for end in ("txt", "npy")):
@@ -152,7 +160,7 @@ def main(_):
     below = {name: configs[known[name]["below"]] for name in new if known[name]["below"]}
     for name, rounds in measure(new, below).items():
         times[name] = {"seconds": min(rounds), "rounds": rounds}
-    write(path, (json.dumps(times, indent=2) + "\n").encode())
+    write_whole(path, (json.dumps(times, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":
