@@ -346,11 +346,13 @@ def _validate_discriminator(config):
 
 def to_flags(config: Config) -> list[str]:
     """The command-line flags that give this config again."""
-    lines = []
-    for field in dataclasses.fields(Config):
-        value = getattr(config, field.name)
-        lines.append(f"--{field.name}={str(value).lower() if field.type is bool else value}")
-    return lines
+    return as_flags(dataclasses.asdict(config))
+
+
+def as_flags(options: dict) -> list[str]:
+    """{field: value} as they are typed."""
+    return [f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
+            for name, value in options.items()]
 
 
 def run_cli(main) -> None:

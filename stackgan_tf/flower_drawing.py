@@ -9,7 +9,6 @@ do in the splits of Reed et al. 2016 (arXiv:1605.05396).
 
 import dataclasses
 import itertools
-import re
 
 import numpy as np
 from PIL import Image
@@ -274,7 +273,7 @@ def _background(kind, rng):
 # ------------------------------------------------------------------------------ the captions
 
 # A word belongs to one value of its attribute only, so a caption can be read back.
-_WORDS = {
+WORDS = {
     "petal_color": {
         "red": ("red", "scarlet"), "orange": ("orange", "tangerine"),
         "yellow": ("yellow", "lemon"), "white": ("white", "snowy"), "pink": ("pink", "rosy"),
@@ -319,7 +318,7 @@ def write_captions(attributes: dict[str, int], rng: np.random.Generator
     mentions[~mentions[:, :2].any(axis=1), 0] = True  # something has to be said of the petals
     captions = []
     for named in mentions:
-        words = {name: str(rng.choice(_WORDS[name][ATTRIBUTES[name][i]])) if is_named else ""
+        words = {name: str(rng.choice(WORDS[name][ATTRIBUTES[name][i]])) if is_named else ""
                  for is_named, (name, i) in zip(named, attributes.items())}
         captions.append(_caption(words, rng))
     return tuple(captions), mentions
@@ -362,49 +361,3 @@ def _caption(words, rng):
     if background and rng.random() < 0.15:
         return f"{background}, {text}"
     return text + pick(" ", ", ") + background if background else text
-
-
-_ANY_COLOR = "|".join(sorted({word for name in ("petal_color", "center_color")
-                              for words in _WORDS[name].values() for word in words}))
-_MIDDLE = r"(?:center|centre|middle|disc|disk|core|eye)s?"
-_CENTER = re.compile(rf"\b(?:({_ANY_COLOR})(?: (?!petal|flower)[a-z]+)? {_MIDDLE}"
-                     rf"|{_MIDDLE} (?:that |which )?(?:is|are|in|of|looks) (?:a )?"
-                     rf"(?:(?:bright|vivid|dark|light|pale) )?({_ANY_COLOR}))\b")
-_SCENES = {
-    "foliage": r"(?:green )?(?:foliage|leaves|leafy|garden|grass|greenery)|green back\w+",
-    "sky": r"(?:blue )?sk(?:y|ies)|blue back\w+",
-    "soil": r"(?:(?:dark|black|brown) )?(?:soil|earth)|(?:dark|black) back\w+",
-    "paper": r"(?:white )?(?:paper|wall)|white back\w+",
-    "sand": r"(?:tan )?(?:sand|sandy|beach)|(?:beige|tan) back\w+",
-}
-_SCENES = {value: re.compile(rf"\b(?:{pattern})\b") for value, pattern in _SCENES.items()}
-
-
-def named_attributes(caption: str) -> dict[str, int]:
-    """Reads a caption (also a user's own): {attribute: value index} for what it names.
-
-    It looks for words and does not know how the caption was made, so it can check `mentions`.
-    The background and the center are read first and taken out: the color left is the petals'.
-    """
-    found = {}
-    text = re.sub(r"\b(?:green )?(?:stem|stalk|leaf)\b", " ", caption.lower())
-    for value, pattern in _SCENES.items():
-        if pattern.search(text):
-            found.setdefault("background", ATTRIBUTES["background"].index(value))
-            text = pattern.sub(" ", text)
-    center = _CENTER.search(text)
-    if center:
-        _find("center_color", center[1] or center[2], found)
-        text = _CENTER.sub(" ", text)
-    for name in ("petal_color", "petal_shape", "petal_count"):
-        _find(name, text, found)
-    return {name: found[name] for name in ATTRIBUTES if name in found}
-
-
-def _find(name, text, found):
-    """Adds the value of attribute `name` whose word comes first in `text`, if any."""
-    hits = [(match.start(), ATTRIBUTES[name].index(value))
-            for value, words in _WORDS[name].items() for word in words
-            if (match := re.search(rf"\b{word.removeprefix('a ')}\b", text))]
-    if hits:
-        found[name] = min(hits)[1]

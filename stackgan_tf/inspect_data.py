@@ -18,12 +18,19 @@ import os
 import re
 import textwrap
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from absl import flags
 
-from stackgan_tf import __version__, build, config, data_report, data_report_text, images
+from stackgan_tf import (
+    __version__,
+    build,
+    config,
+    data_report,
+    data_report_text,
+    images,
+    parallel,
+)
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.progress import Progress
 
@@ -105,32 +112,24 @@ def _read(settings, name, sheet, seen) -> data_report.Split | None:
 
 def _measured(elements, name, sheet) -> Iterator[dict]:
     """`data_report.measure` of each element, in order, by a few threads; few wait in memory."""
-    threads = os.cpu_count() or 2
-    waiting = collections.deque()
+    stopped = []
 
-    def finish():
-        key, future = waiting.popleft()
-        found = future.result()
-        thumbnail = found.pop("thumbnail", None)
-        if thumbnail is not None:
-            sheet.offer(key, name, found, thumbnail)
-        return found
-
-    with ThreadPoolExecutor(threads) as pool:
-        stopped = None
+    def keyed():
         try:
             for index, element in enumerate(elements):
                 key = sheet.key(name, index, element)
-                size = SIZE if "error" not in element and sheet.wants(key) else 0
-                waiting.append((key, pool.submit(data_report.measure, element, size)))
-                if len(waiting) > threads:
-                    yield finish()
+                yield key, element, SIZE if "error" not in element and sheet.wants(key) else 0
         except Exception as error:  # raised when what was read before it has been counted
-            stopped = error
-        while waiting:
-            yield finish()
-        if stopped is not None:
-            raise stopped
+            stopped.append(error)
+
+    for key, found in parallel.in_order(
+            lambda one: (one[0], data_report.measure(*one[1:])), keyed()):
+        thumbnail = found.pop("thumbnail", None)
+        if thumbnail is not None:
+            sheet.offer(key, name, found, thumbnail)
+        yield found
+    if stopped:
+        raise stopped[0]
 
 
 class ContactSheet:

@@ -3,9 +3,10 @@ import types
 
 import numpy as np
 import pytest
+from caption_reader import named_attributes
 
 from stackgan_tf import flower_drawing
-from stackgan_tf.flower_drawing import ATTRIBUTES, make_flower, named_attributes
+from stackgan_tf.flower_drawing import ATTRIBUTES, make_flower
 
 # The 70 symbols of Zhang, Zhao & LeCun 2015 (the char-CNN-RNN text encoder's), space included.
 ALPHABET = set("abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} ")
@@ -128,7 +129,7 @@ def test_free_text_is_read(caption, expected):
 
 
 def test_a_word_means_one_value():
-    for name, words in flower_drawing._WORDS.items():
+    for name, words in flower_drawing.WORDS.items():
         meanings = collections.Counter(word for value in words.values() for word in value)
         assert set(words) == set(ATTRIBUTES[name])
         assert max(meanings.values()) == 1, name

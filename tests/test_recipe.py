@@ -153,10 +153,11 @@ def test_the_unconditional_head_is_a_third_fake_and_half_of_the_real():
     assert float(loss) == pytest.approx(softplus(-fake) + softplus(-fakes.sum(1)), rel=1e-5)
 
 
-def test_the_penalty_is_the_slope_by_differences(tiny):
+def test_the_penalties_are_the_slopes_by_differences(tiny):
     """On a network of ours: |g|^2 is the sum of squares of D's slopes in orthogonal directions,
     picture and caption as one vector."""
-    gan, _ = build.gan(tiny(discriminator_norm="none", ma_gp_weight=1.0, r1_every=1))
+    gan, _ = build.gan(tiny(discriminator_norm="none", ma_gp_weight=1.0, r1_weight=1.0,
+                            r1_every=1))
     d, batch = gan.discriminator, {name: rows[:2] for name, rows in batch_of(16).items()}
     _, parts = gan.discriminator_loss(batch, batch["real_images"])
     count = 16 * 16 * 3
@@ -166,11 +167,14 @@ def test_the_penalty_is_the_slope_by_differences(tiny):
         rows = rows.astype(np.float32)
         return d.logits(d.features(rows[:, :count].reshape(-1, 16, 16, 3)), rows[:, count:]).numpy()
 
-    squared = []
+    slopes = []
     for pair in pairs:
         steps = 1e-3 * np.eye(len(pair))  # few kinks of leaky ReLU are crossed
-        squared.append(np.sum(((judge(pair + steps) - judge(pair - steps)) / 2e-3) ** 2))
-    assert float(parts["loss/ma_gp"]) == pytest.approx(np.mean(np.power(squared, 3)), rel=0.02)
+        slopes.append((judge(pair + steps) - judge(pair - steps)) / 2e-3)
+    squared = np.sum(np.square(slopes), 1)
+    assert float(parts["loss/ma_gp"]) == pytest.approx(np.mean(squared**3), rel=0.02)
+    of_pictures = np.sum(np.square(slopes)[:, :count], 1)
+    assert float(parts["loss/r1"]) == pytest.approx(0.5 * np.mean(of_pictures), rel=0.01)
 
 
 def test_without_text_the_penalty_is_of_the_picture(tiny):

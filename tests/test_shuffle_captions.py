@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from caption_reader import named_attributes
 from test_pipeline import elements
 from test_stream import COUNT, sets  # noqa: F401 - a fixture
 
 from stackgan_tf import build, pipeline, train_text_encoder
 from stackgan_tf.config import UserError, resolve
-from stackgan_tf.flower_drawing import ATTRIBUTES, BACKGROUNDS, make_flower, named_attributes
+from stackgan_tf.flower_drawing import ATTRIBUTES, BACKGROUNDS, make_flower
 
 
 def shuffled(rows, seed):

@@ -150,9 +150,3 @@ def budget(plan: Plan, variant: Variant, steps: int) -> dict:
                     (config.train_steps, config.learning_rate_decay_steps))
     return {"checkpoint_steps": math.ceil(steps / CHECKPOINTS), **plan.options(variant),
             "train_steps": steps, "learning_rate_decay_steps": max(1, round(steps * decay / whole))}
-
-
-def as_flags(options: dict) -> list[str]:
-    """{field: value} as they are typed."""
-    return [f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
-            for name, value in options.items()]

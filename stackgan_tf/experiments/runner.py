@@ -15,14 +15,13 @@ import time
 from collections.abc import Callable
 
 from stackgan_tf import attribute_judge, checkpoint, processes, score_report
-from stackgan_tf.config import PLACES, UserError
+from stackgan_tf.config import PLACES, UserError, as_flags
 from stackgan_tf.disk import write_whole
 from stackgan_tf.experiments import table
 from stackgan_tf.experiments.plan import (
     TEXT,
     Plan,
     Variant,
-    as_flags,
     budget,
     differences,
     steps_of,
