@@ -14,7 +14,7 @@ from stackgan_tf.disk import ERRORS
 from stackgan_tf.drawings import Drawings, Split
 from stackgan_tf.feature_networks import efficientnet_lite0
 from stackgan_tf.generate import Generator
-from stackgan_tf.image_encoder import JointSpace
+from stackgan_tf.joint_space import JointSpace
 from stackgan_tf.messages import reason
 from stackgan_tf.run_folder import Part, refuse_unwritable
 from stackgan_tf.scores import OF_NETWORK, Scores, too_few

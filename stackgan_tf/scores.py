@@ -16,7 +16,7 @@ from stackgan_tf.attribute_classifier import ATTRIBUTES, IMAGE_SIZE
 from stackgan_tf.attribute_judge import Judge, targets
 from stackgan_tf.drawings import Drawings, Split
 from stackgan_tf.features import Network
-from stackgan_tf.image_encoder import JointSpace
+from stackgan_tf.joint_space import JointSpace
 from stackgan_tf.metrics import (
     attribute_accuracy,
     diversity,

@@ -36,7 +36,7 @@ from stackgan_tf import (
 from stackgan_tf.adam import FusedAdam
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.messages import printable
-from stackgan_tf.text_encoders import char_cnn, char_cnn_rnn
+from stackgan_tf.text_encoders import char_cnn, char_cnn_rnn, joint_embedding, whitening
 
 IMAGE_SIZE = 64  # what captions say can be seen at this size
 PAIRS = 16_384  # about so many captions and their pictures is the whitening computed of
@@ -137,7 +137,7 @@ class Trainer:
         keras.config.set_dtype_policy("float32")
         network = NETWORKS[settings.text_encoder_network]
         self.text = network(settings.embedding_dim, settings.text_encoder_width)
-        self.image = char_cnn_rnn.ImageEncoder(settings.embedding_dim)
+        self.image = joint_embedding.ImageEncoder(settings.embedding_dim)
         self.text(np.zeros((1, characters.CAPTION_LENGTH), np.int32))
         self.image(np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32))
         self.variables = self.text.trainable_variables + self.image.trainable_variables
@@ -145,7 +145,7 @@ class Trainer:
         self.optimizer = FusedAdam(keras.optimizers.schedules.ExponentialDecay(
             settings.text_encoder_learning_rate, settings.text_encoder_steps, 0.1), name="adam")
         self.optimizer.build(self.variables)
-        self.loss = char_cnn_rnn.TEXT_LOSSES[settings.text_encoder_loss]
+        self.loss = joint_embedding.TEXT_LOSSES[settings.text_encoder_loss]
         self.cosine = settings.text_encoder_loss == "contrastive"
         if self.cosine:
             self.loss = functools.partial(self.loss, temperature=settings.text_encoder_temperature)
@@ -163,7 +163,7 @@ class Trainer:
             image = self.image(_float(images), training=True)
             loss = self.loss(text, image, labels)
         self.optimizer.apply(tape.gradient(loss, self.variables), self.variables)
-        return {"loss": loss, **char_cnn_rnn.retrieval(text, image, labels, self.cosine)}
+        return {"loss": loss, **joint_embedding.retrieval(text, image, labels, self.cosine)}
 
     @tf.function(reduce_retracing=True, autograph=False)
     def embed_tokens(self, tokens):
@@ -301,17 +301,18 @@ def _finish(settings, part, trainer, data):
 def _export(part, trainer, data):
     """Writes the image encoder's SavedModel, then the text encoder's, which says it is finished."""
     tokens, images, places = data.pairs()
-    mean, matrix, longest = char_cnn_rnn.whitening(
+    mean, matrix, longest = whitening.compute(
         _embed(trainer.embed_tokens, tokens), _embed(trainer.embed_images, images)[places])
     _export_image_encoder(part, trainer, mean, matrix)
-    serve = char_cnn_rnn.serving_function(trainer.text, mean, matrix, longest)
+    serve = whitening.serving_function(trainer.text, mean, matrix, longest)
     signature = [tf.TensorSpec([None], tf.string, name="captions")]
     checkpoint.export(part.saved_model, [trainer.text], {"serve": (serve, signature)})
     print(f"text encoder exported to {part.saved_model}")
 
 
 def _export_image_encoder(part, trainer, mean, matrix):
-    of_images, of_text = char_cnn_rnn.joint_functions(trainer.image, mean, matrix, trainer.cosine)
+    of_images, of_text = joint_embedding.joint_functions(
+        trainer.image, mean, matrix, trainer.cosine)
     shapes = {"images": [None, IMAGE_SIZE, IMAGE_SIZE, 3], "embeddings": [None, len(mean)]}
     images, embeddings = (tf.TensorSpec(shape, tf.float32, name) for name, shape in shapes.items())
     checkpoint.export(part.image_encoder, [trainer.image], {
@@ -347,7 +348,7 @@ def _test(settings, trainer, most=1000):
     pictures = pipeline.center_crop(examples.images[rows], IMAGE_SIZE)
     tokens = characters.tokenize([examples.captions[i][0] for i in rows]).numpy()
     labels = np.arange(len(rows)) if examples.labels is None else examples.labels[rows]
-    values = char_cnn_rnn.retrieval(_embed(trainer.embed_tokens, tokens),
+    values = joint_embedding.retrieval(_embed(trainer.embed_tokens, tokens),
                                     _embed(trainer.embed_images, pictures), labels, trainer.cosine)
     values = {name: float(value) for name, value in values.items()}
     if examples.labels is None:

@@ -29,7 +29,7 @@ from stackgan_tf import below, build, checkpoint, disk, export, knobs, latents, 
 from stackgan_tf.config import UserError, resolve
 from stackgan_tf.generate import Generator
 from stackgan_tf.run_folder import Part
-from stackgan_tf.text_encoders import char_cnn_rnn
+from stackgan_tf.text_encoders import char_cnn_rnn, whitening
 
 CAPTIONS = ["a red flower", "a blue flower", "a flower with six rounded petals"]
 SEED = 2**31 - 2  # the seeds of its pictures pass 2**31 - 1
@@ -69,7 +69,7 @@ def root(tmp_path_factory):
     randomized(encoder, 0.3)
     path = os.path.join(root, "tiny/text_encoder/saved_model")
     checkpoint.export(path, [encoder], {"serve": (
-        char_cnn_rnn.serving_function(encoder, np.zeros(8), np.eye(8)),
+        whitening.serving_function(encoder, np.zeros(8), np.eye(8)),
         [tf.TensorSpec([None], tf.string, "captions")])})
     shutil.copytree(path, os.path.join(root, "sketch/text_encoder/saved_model"))
     for stage in (1, 2):

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from stackgan_tf import characters, checkpoint
-from stackgan_tf.text_encoders import char_cnn, char_cnn_rnn
+from stackgan_tf.text_encoders import char_cnn, char_cnn_rnn, joint_embedding, whitening
 
 SYMBOLS = r"""abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'"/\|_@#$%^&*~`+-=<>()[]{} """
 HOSTILE = [
@@ -115,13 +115,13 @@ def test_structured_loss_by_three_loops(with_labels):
                     other += float(image[j, k]) * float(text[i, k])
                 total += max(0, 1 + scores - own) + max(0, 1 + other - own)
                 pairs += 1
-    loss = char_cnn_rnn.structured_loss(text, image, labels if with_labels else None)
+    loss = joint_embedding.structured_loss(text, image, labels if with_labels else None)
     assert float(loss) == pytest.approx(total / pairs, rel=1e-5)
 
 
 def test_structured_loss_of_one_class_is_zero():
     (text, image), _ = vectors()
-    assert float(char_cnn_rnn.structured_loss(text, image, np.zeros(5, np.int32))) == 0
+    assert float(joint_embedding.structured_loss(text, image, np.zeros(5, np.int32))) == 0
 
 
 @pytest.mark.parametrize("with_labels", [True, False])
@@ -138,9 +138,9 @@ def test_contrastive_loss_by_loops(with_labels):
                 share = 0.3 / len(group) + (0.7 if j == i else 0)
                 total -= share * np.log(weights[j] / sum(weights))
     names = labels if with_labels else None
-    loss = float(char_cnn_rnn.contrastive_loss(text, image, names, class_share=0.3))
+    loss = float(joint_embedding.contrastive_loss(text, image, names, class_share=0.3))
     assert loss == pytest.approx(total / 10, rel=1e-4)
-    longer = float(char_cnn_rnn.contrastive_loss(3 * text, image, names, class_share=0.3))
+    longer = float(joint_embedding.contrastive_loss(3 * text, image, names, class_share=0.3))
     assert longer == pytest.approx(loss, rel=1e-5)  # only angles count
 
 
@@ -148,22 +148,22 @@ def test_retrieval_by_hand():
     text = np.float32([[1, 0], [0, 1], [1, 0]])
     image = np.float32([[1, 0], [0, 1], [5, 1]])  # the last one wins all captions by its length
     labels = np.array([0, 1, 0])
-    by_product = char_cnn_rnn.retrieval(text, image, labels, cosine=False)
+    by_product = joint_embedding.retrieval(text, image, labels, cosine=False)
     assert [float(v) for v in by_product.values()] == pytest.approx([2 / 3, 1])
-    by_angle = char_cnn_rnn.retrieval(text, image, labels[::-1] * [1, 1, 2], cosine=True)
+    by_angle = joint_embedding.retrieval(text, image, labels[::-1] * [1, 1, 2], cosine=True)
     assert [float(v) for v in by_angle.values()] == pytest.approx([2 / 3, 1])
 
 
 def test_image_encoder_takes_any_size():
     for size in (16, 50, 64):
-        encoder = char_cnn_rnn.ImageEncoder(5)
+        encoder = joint_embedding.ImageEncoder(5)
         assert encoder(np.zeros((2, size, size, 3), np.float32)).shape == (2, 5)
 
 
 def test_export_serves_in_the_cpp_loader(tmp_path):
     model, path = small_encoder(), str(tmp_path / "encoder")
     matrix = np.arange(36).reshape(6, 6) / 36
-    serve = char_cnn_rnn.serving_function(model, np.arange(6), matrix)
+    serve = whitening.serving_function(model, np.arange(6), matrix)
     checkpoint.export(path, [model], {
         "serve": (serve, [tf.TensorSpec([None], tf.string, name="captions")])})
     expected = (model(np.array([reference_tokens(c) for c in HOSTILE])) - np.arange(6)) @ matrix
@@ -183,7 +183,7 @@ def test_whitening_makes_components_alike():
     rng = np.random.default_rng(0)
     turn = np.linalg.qr(rng.normal(size=(4, 4)))[0]
     embeddings = 5 + rng.normal(size=(100_000, 4)) * [8, 2, 0.08, 0] @ turn
-    mean, matrix, longest = char_cnn_rnn.whitening(embeddings, floor=0.1)
+    mean, matrix, longest = whitening.compute(embeddings, floor=0.1)
     white = (embeddings - mean) @ matrix
     assert longest == pytest.approx(np.sqrt(np.square(white).sum(1).max()))
     # each component: its size over itself plus a tenth of the largest
@@ -200,7 +200,7 @@ def test_whitening_keeps_what_the_pictures_tell():
     latent, wording = rng.normal(size=(2, 400_000, 3))
     embeddings = (latent * np.sqrt([0.8, 0.05, 0]) + wording * np.sqrt([0.2, 0.95, 1])) * [1, 9, 4]
     images = 7 + latent * [5, 1, 2] @ other_turn
-    mean, matrix, _ = char_cnn_rnn.whitening(embeddings @ turn, images, floor=0.0, seen=0.1)
+    mean, matrix, _ = whitening.compute(embeddings @ turn, images, floor=0.0, seen=0.1)
     sizes = ((embeddings @ turn - mean) @ matrix @ turn.T).std(0)
     expected = np.array([0.64 / 0.65, 0.0025 / 0.0125, 0])  # r^2 / (r^2 + seen) gives 0.89, 0.33
     np.testing.assert_allclose(sizes, expected / np.sqrt(np.mean(expected**2)), atol=0.02)
@@ -210,15 +210,15 @@ def test_whitening_keeps_what_the_pictures_tell():
 def test_whitening_keeps_all_where_pictures_tell_nothing(count):
     """Too few pictures, or those that have nothing to do with the captions."""
     embeddings, images = np.random.default_rng(1).normal(size=(2, count, 3)) * [1, 2, 3]
-    white = char_cnn_rnn.whitening(embeddings)[1]
+    white = whitening.compute(embeddings)[1]
     for useless in (images, np.zeros_like(images)):
-        np.testing.assert_allclose(char_cnn_rnn.whitening(embeddings, useless)[1], white,
+        np.testing.assert_allclose(whitening.compute(embeddings, useless)[1], white,
                                    rtol=1e-5, atol=1e-6)
 
 
 def test_whitening_leaves_out_what_no_caption_of_training_differs_in():
     """Two captions differ along a line; a third one is its foot on it."""
-    mean, matrix, longest = char_cnn_rnn.whitening(np.float32([[0, 0, 5], [6, 8, 5]]))
+    mean, matrix, longest = whitening.compute(np.float32([[0, 0, 5], [6, 8, 5]]))
     white = (np.float32([[0, 0, 5], [6, 8, 5], [11, -2, 90]]) - mean) @ matrix
     # (11, -2) is 5 along (0.6, 0.8): the middle
     np.testing.assert_allclose(white[2], 0, atol=1e-5)
@@ -229,11 +229,11 @@ def test_whitening_leaves_out_what_no_caption_of_training_differs_in():
 def test_no_served_embedding_is_longer_than_those_of_training():
     model = small_encoder()
     # served as well: in a batch of another size convolutions may round otherwise
-    uncut = char_cnn_rnn.serving_function(model, np.zeros(6), np.eye(6))
+    uncut = whitening.serving_function(model, np.zeros(6), np.eye(6))
     raw = uncut(tf.constant(HOSTILE))["embeddings"].numpy()
     lengths = np.linalg.norm(raw, axis=1)
     middle = float(np.sort(lengths)[len(lengths) // 2]) * 1.001  # some shorter, some longer
-    serve = char_cnn_rnn.serving_function(model, np.zeros(6), np.eye(6), middle)
+    serve = whitening.serving_function(model, np.zeros(6), np.eye(6), middle)
     made = serve(tf.constant(HOSTILE))["embeddings"].numpy()
     np.testing.assert_allclose(np.linalg.norm(made, axis=1), np.minimum(lengths, middle), rtol=1e-5)
     shares = np.minimum(1, middle / np.maximum(lengths, 1e-9))
@@ -243,13 +243,13 @@ def test_no_served_embedding_is_longer_than_those_of_training():
 @pytest.mark.parametrize("cosine", [True, False])
 def test_joint_space_is_that_of_training(cosine):
     """What whitening did to a caption is undone, and a picture's vector is the encoder's own."""
-    text, image = small_encoder(), char_cnn_rnn.ImageEncoder(6)
+    text, image = small_encoder(), joint_embedding.ImageEncoder(6)
     captions = [f"a {color} flower with {n} petals" for color in ("red", "blue") for n in range(30)]
     raw = text(characters.tokenize(captions)).numpy()
-    mean, matrix, _ = char_cnn_rnn.whitening(raw)
-    served = char_cnn_rnn.serving_function(text, mean, matrix)(tf.constant(captions))["embeddings"]
+    mean, matrix, _ = whitening.compute(raw)
+    served = whitening.serving_function(text, mean, matrix)(tf.constant(captions))["embeddings"]
     pictures = np.random.default_rng(0).uniform(-1, 1, (3, 64, 64, 3)).astype(np.float32)
-    of_images, of_text = char_cnn_rnn.joint_functions(image, mean, matrix, cosine)
+    of_images, of_text = joint_embedding.joint_functions(image, mean, matrix, cosine)
     for made, expected in ((of_text(served), raw), (of_images(pictures), image(pictures).numpy())):
         if cosine:
             expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
@@ -258,7 +258,7 @@ def test_joint_space_is_that_of_training(cosine):
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_whitening_of_captions_that_are_all_the_same(size):
-    mean, matrix, longest = char_cnn_rnn.whitening(np.full((9, size), 2.0, np.float32))
+    mean, matrix, longest = whitening.compute(np.full((9, size), 2.0, np.float32))
     assert longest == np.inf
     np.testing.assert_array_equal(mean, np.full(size, 2))
     np.testing.assert_array_equal(matrix, np.eye(size))

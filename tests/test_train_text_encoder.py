@@ -16,7 +16,7 @@ from stackgan_tf import (
     below,
     build,
     config,
-    image_encoder,
+    joint_space,
     pipeline,
     progress,
     run_folder,
@@ -24,7 +24,7 @@ from stackgan_tf import (
     train_text_encoder,
 )
 from stackgan_tf.config import UserError
-from stackgan_tf.text_encoders import char_cnn_rnn
+from stackgan_tf.text_encoders import joint_embedding, whitening
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def trained(tmp_path_factory):
 
 def test_every_network_and_loss_that_a_flag_may_name_is_there():
     assert tuple(train_text_encoder.NETWORKS) == config.CHOICES["text_encoder_network"]
-    assert tuple(char_cnn_rnn.TEXT_LOSSES) == config.CHOICES["text_encoder_loss"]
+    assert tuple(joint_embedding.TEXT_LOSSES) == config.CHOICES["text_encoder_loss"]
 
 
 def test_command_line(folder):
@@ -131,7 +131,7 @@ def test_the_kept_image_encoder_scores_as_in_training(trained, loss):
     part = run_folder.Part(str(trained / "runs"), loss, "text_encoder")
     test = build.load_examples(settings(trained, image_size=64), "test")
     pictures = pipeline.center_crop(test.images, 64)
-    space, text = image_encoder.JointSpace(part), saved_parts.TextEncoder(part.saved_model)
+    space, text = joint_space.JointSpace(part), saved_parts.TextEncoder(part.saved_model)
     captions = space.of_captions(text([row[0] for row in test.captions]).numpy())
     best = np.argmax(captions @ space.read(pictures)["embeddings"].T, 1)
     recorded = json.loads(open(part.metrics).read().splitlines()[-1])
@@ -146,16 +146,16 @@ def test_a_run_of_before_gets_its_image_encoder_from_the_checkpoint(trained, cap
     words = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float32)
 
     def read():
-        space = image_encoder.JointSpace(part)
+        space = joint_space.JointSpace(part)
         return space.read(picture)["embeddings"], space.of_captions(words)
 
     before = read()
     # another version may choose another map, and that of the export is what is undone
-    monkeypatch.setattr(char_cnn_rnn, "whitening", lambda *rows: (np.zeros(5), np.eye(5), 1.0))
+    monkeypatch.setattr(whitening, "compute", lambda *rows: (np.zeros(5), np.eye(5), 1.0))
     kept = part.fingerprint()
     shutil.rmtree(part.image_encoder)
     with pytest.raises(UserError, match="give python -m stackgan_tf.train_text_encoder once more"):
-        image_encoder.JointSpace(part)
+        joint_space.JointSpace(part)
     assert train_text_encoder.train(settings(trained, **options)) == 0
     (picture_now, words_now), (picture_then, words_then) = read(), before
     np.testing.assert_array_equal(picture_now, picture_then)
@@ -166,7 +166,7 @@ def test_a_run_of_before_gets_its_image_encoder_from_the_checkpoint(trained, cap
     assert train_text_encoder.train(settings(trained, **options)) == 0
     assert "finished; nothing to do" in capsys.readouterr().out
     with pytest.raises(UserError, match="only text encoders that are trained here have one"):
-        image_encoder.JointSpace(part)
+        joint_space.JointSpace(part)
 
 
 def test_a_damaged_text_encoder_is_exported_again_from_the_checkpoint(trained, capsys):
