@@ -15,7 +15,6 @@ needs neither TensorFlow nor the run; what a server does not have is left out, a
 
 import functools
 import importlib.util
-import itertools
 import socket
 from collections.abc import Sequence
 
@@ -116,22 +115,14 @@ def embeddings_of_data(generator, data_dir: str | None) -> dict[str, np.ndarray]
 def rows_of_data(generator, data_dir: str | None, name: str, count: int) -> list[dict]:
     """Up to `count` elements of a run's data that have `name`, of "train" if none is held out."""
     # here, since with --server there need be no TensorFlow
-    from stackgan_tf import build
+    from stackgan_tf import shown_texts
     config = generator.data_config(data_dir=data_dir)
-    for split in ("test", "train"):
-        try:
-            elements = itertools.islice(build.load_elements(config, split), 32 * count)
-            first = [{key: value for key, value in row.items() if key != "image"}
-                     for row in elements if len(row.get(name, ()))]
-        except UserError:
-            if split == "train":
-                raise
-            continue  # there may be no test split
-        if first:
-            # at random: data go through their classes in turn, or one after the other
-            chosen = np.sort(np.random.default_rng(0).permutation(len(first))[:count])
-            return [first[i] for i in chosen]
-    raise UserError(f"--dataset={config.dataset} --data_dir={config.data_dir!r} has no {name}.")
+    first = shown_texts.first_rows(config, 32 * count, name)
+    if not first:
+        raise UserError(f"--dataset={config.dataset} --data_dir={config.data_dir!r} has no {name}.")
+    # at random: data go through their classes in turn, or one after the other
+    chosen = np.sort(np.random.default_rng(0).permutation(len(first))[:count])
+    return [first[i] for i in chosen]
 
 
 def check_gradio() -> None:

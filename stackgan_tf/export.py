@@ -44,7 +44,6 @@ from stackgan_tf.run_folder import Part, refuse_unwritable
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 WARMUP = os.path.join("assets.extra", "tf_serving_warmup_requests")  # TF Serving's name for it
-LIMITS = {**dict.fromkeys(NAMES, MOST), "truncation": 1.0}
 MOST_VERSION = 2**63 - 1  # TF Serving reads it as int64
 CAPTION = "a flower"  # of the warm-up
 MOST_ROUNDING = 0.01  # of pixels from -1 to 1 on average, between one machine and another
@@ -76,9 +75,8 @@ def export_run(checkpoint_dir: str, run: str, output: str, version: int | None =
     if not output:
         raise UserError("say where the versions of the served model are kept: --output=FOLDER")
     for name, value in knobs.items():
-        if not is_value(value) or value > LIMITS[name]:  # a flag's bounds let nan through
-            raise UserError(f"--{name}={value} is no number of at least 0 and at most "
-                            f"{LIMITS[name]:g}.")
+        if not is_value(value):  # a flag's bounds let nan through
+            raise UserError(f"--{name}={value} is no number of at least 0 and at most {MOST:g}.")
     output = os.path.expanduser(output)
     refuse_unwritable(output, "--output")
     generator = Generator(checkpoint_dir, run)
@@ -375,7 +373,7 @@ def define_own_flags() -> None:
     flags.DEFINE_integer("version", None, "number of this one; the next free one if not given",
                          lower_bound=1, upper_bound=MOST_VERSION)
     for name, text in HELP.items():
-        flags.DEFINE_float(name, 1.0, text, lower_bound=0.0, upper_bound=LIMITS[name])
+        flags.DEFINE_float(name, 1.0, text, lower_bound=0.0, upper_bound=MOST)
     flags.DEFINE_enum("precision", None, list(PRECISIONS), "of the convolutions; as trained, if "
                       "not given. float32 for servers whose hardware knows no bfloat16")
     flags.DEFINE_integer("batch_size", None, "pictures drawn at a time, whatever the size of a "

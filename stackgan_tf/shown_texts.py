@@ -38,7 +38,7 @@ def read(config: Config, count: int, encoder: saved_parts.TextEncoder | None = N
     Args:
         encoder: embeds the captions; None takes the embeddings that the data has.
     """
-    rows = _first_rows(config, 64 * count, "captions" if encoder else "embeddings")
+    rows = first_rows(config, 64 * count, "captions" if encoder else "embeddings")
     # one further each time: data sets that go through their classes in turn are common
     step = len(rows) // count + 1
     if len(rows) >= count and (count - 1) * step >= len(rows):  # none twice
@@ -49,8 +49,9 @@ def read(config: Config, count: int, encoder: saved_parts.TextEncoder | None = N
     return _texts(spread, encoder), _texts([rows[i] for i in chosen], encoder)
 
 
-def _first_rows(config, most, name):
-    """Of the first `most` elements those that have `name`, without their pictures."""
+def first_rows(config, most, name):
+    """Of the first `most` elements those that have `name`, without their pictures; of "train" if
+    none is held out, [] if there are none."""
     for split in ("test", "train"):  # there may be no test split
         try:
             elements = itertools.islice(build.load_elements(config, split), most)
