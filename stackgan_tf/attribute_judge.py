@@ -9,13 +9,13 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import attribute_classifier, build, checkpoint, saved_parts
+from stackgan_tf import attribute_classifier, build, checkpoint, disk, saved_parts
 from stackgan_tf.attribute_classifier import ATTRIBUTES, IMAGE_SIZE
 from stackgan_tf.config import Config, UserError
 from stackgan_tf.datasets import drawn_flowers
 from stackgan_tf.flower_drawing import TEST_CLASS_NAMES
 from stackgan_tf.progress import Progress
-from stackgan_tf.run_folder import refuse_unwritable
+from stackgan_tf.run_folder import lock, refuse_unwritable
 
 FOLDER = "attribute_classifier"  # in --checkpoint_dir
 BATCH_SIZE = 8  # pictures read at a time
@@ -50,15 +50,22 @@ class Judge:
                          "classifier_version": attribute_classifier.VERSION,
                          "crop_margin": crop_margin, "images_per_class": images_per_class,
                          "steps": steps}
-        card, self._classify = self._read_card(), None
+        card = self._trained()
+        if card is None:
+            refuse_unwritable(folder)
+            with _alone(folder):
+                card = self._trained() or self._train(data_dir)
+        self.accuracy = card["accuracy"]
+        self.key = hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()[:12]
+
+    def _trained(self):
+        """The card of a classifier of these settings, which is loaded; None if there is none."""
+        card = self._read_card()
         if card.get("settings") == self.settings:
             with contextlib.suppress(UserError):  # damaged: train it again
                 self._classify = self._load()
-        if self._classify is None:
-            refuse_unwritable(folder)
-            card = self._train(data_dir)
-        self.accuracy = card["accuracy"]
-        self.key = hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()[:12]
+                return card
+        return None
 
     def _load(self):
         return saved_parts.SavedPart(self._model, "attribute classifier").function
@@ -98,8 +105,7 @@ class Judge:
         self._classify = self._load()
         card = {"settings": self.settings, "accuracy": self._measure(test),
                 "seconds": round(time.monotonic() - begin)}
-        with tf.io.gfile.GFile(self._card, "w") as file:
-            file.write(json.dumps(card, indent=2) + "\n")
+        disk.write_whole(self._card, (json.dumps(card, indent=2) + "\n").encode())
         return card
 
     def _measure(self, test):
@@ -110,3 +116,12 @@ class Judge:
                           for picture, (top, left) in zip(test.images, corners)])
         right = self.read(crops) == targets(test)
         return dict(zip(ATTRIBUTES, right.mean(0).tolist())) | {"mean": float(right.mean())}
+
+
+def _alone(folder):
+    """Held by one process at a time, which trains there; UserError for another."""
+    if "://" in folder:
+        return contextlib.nullcontext()
+    disk.make_folders(folder)
+    return lock(os.path.join(folder, "lock"), f"another process is training {folder}, which reads "
+                "attributes off pictures; wait for it, then give the same command again.")

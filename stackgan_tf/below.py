@@ -97,6 +97,18 @@ def _encoder_path(config, text):
     return text.saved_model if text.is_exported() else config.text_encoder
 
 
+def has_image_encoder(config: Config, text: Part) -> bool:
+    """Whether the run's text encoder has, or will have, an image encoder beside it."""
+    if text.is_exported():
+        return tf.io.gfile.exists(text.image_encoder)
+    return not config.text_encoder or tf.io.gfile.exists(image_encoder_beside(config.text_encoder))
+
+
+def image_encoder_beside(text_encoder: str) -> str:
+    """Where the image encoder of a text encoder's SavedModel lies, if it has one."""
+    return os.path.join(os.path.dirname(text_encoder.rstrip("/")), "image_encoder")
+
+
 def kept_stage1(part: Part) -> str:
     """Where a Stage-II part has the Stage-I that it stands on."""
     return os.path.join(part.path, "stage1")
@@ -144,7 +156,7 @@ def prepare_text_encoder(config: Config, text: Part, data: str | None = None) ->
     if config.text_encoder:
         text.open(config, TEXT_FIELDS, data)
         # another run's has beside it the image encoder that R-precision needs
-        images = os.path.join(os.path.dirname(config.text_encoder.rstrip("/")), "image_encoder")
+        images = image_encoder_beside(config.text_encoder)
         if tf.io.gfile.exists(images):
             checkpoint.copy_directory(images, text.image_encoder)
         checkpoint.copy_directory(config.text_encoder, text.saved_model)

@@ -194,8 +194,10 @@ def _elements(config, split, functions=("examples",)):
     return module.load(config, split).as_numpy_iterator()
 
 
-def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, keras.Model]:
-    """The GAN of a stage with built networks, and a second generator for the moving average.
+def gan(config: Config, frozen_stage1: Stage1 | None = None, joint_space=None
+        ) -> tuple[StackGAN, keras.Model]:
+    """The GAN of a stage with built networks, and a second generator for the moving average;
+    config.matching_weight needs the joint_space.JointSpace of the text encoder.
 
     The weights follow from config.seed; both generators start alike.
     """
@@ -220,7 +222,7 @@ def gan(config: Config, frozen_stage1: Stage1 | None = None) -> tuple[StackGAN, 
                     config.kl_weight if config.conditioning_augmentation else 0.0, frozen_stage1,
                     config.r1_weight, config.r1_every, config.ma_gp_weight,
                     tuple(filter(None, config.diff_augment.split(","))), config.sketch_weight,
-                    config.mode_seeking_weight)
+                    config.mode_seeking_weight, config.matching_weight, joint_space)
     return game, ema_generator
 
 

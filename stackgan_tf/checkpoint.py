@@ -98,23 +98,24 @@ class Checkpoints:
             self._prune(step)
         except (OSError, tf.errors.OpError) as error:
             disk.remove_quietly(temporary)
+            remedy = "See to the permissions" if disk.is_forbidden(error) else "Make room"
             raise UserError(f"checkpoint {self._folder(step)} could not be written: "
                             f"{reason(error)}{self._missing()}; the last complete one is of step "
-                            f"{last}. Make room and run the same command again to go on from "
-                            "there.") from error
+                            f"{last}. {remedy} and run the same command again to go on from there."
+                            ) from error
 
     def _prune(self, step):
         """Removes all but the newest up to `step`; what is above it was not readable and could not
         be put aside, and counts for nothing."""
         for old in [other for other in self.steps() if other <= step][:-self.keep]:
-            _remove(self._folder(old))
+            disk.remove(self._folder(old))
 
     def _remove_unfinished(self):
         """What killed processes left, whatever step it was of: it would keep a full disk full."""
         if tf.io.gfile.isdir(self.directory):
             for name in tf.io.gfile.listdir(self.directory):
                 if name.rstrip("/").endswith(".tmp"):
-                    _remove(os.path.join(self.directory, name))
+                    disk.remove(os.path.join(self.directory, name))
 
     def _missing(self):
         """The bytes that the disk lacks, in words; "" if it has room, or cannot be asked."""
@@ -180,7 +181,7 @@ class Checkpoints:
     def _put_aside(self, folder):
         """Out of the way, or pruning would keep it and remove the good ones."""
         try:
-            _remove(folder + ".bad")
+            disk.remove(folder + ".bad")
             tf.io.gfile.rename(folder, folder + ".bad")
         except (OSError, tf.errors.OpError) as error:
             log.warning("%s could not be renamed (%s); remove it.", folder, reason(error))
@@ -218,21 +219,16 @@ def _write_text(path, text):
         file.write(text)
 
 
-def _remove(path):
-    if tf.io.gfile.exists(path):
-        tf.io.gfile.rmtree(path)
-
-
 def replace_directory(temporary: str, final: str) -> None:
     """Puts the finished folder `temporary` in the place of `final`, which may exist."""
     disk.sync_all(temporary)
     old = final + REPLACED
-    _remove(old)
+    disk.remove(old)
     if tf.io.gfile.exists(final):
         tf.io.gfile.rename(final, old)
     tf.io.gfile.rename(temporary, final)
     disk.sync_parent(final)
-    _remove(old)
+    disk.remove(old)
 
 
 def publish(temporary: str, final: str) -> None:
@@ -252,7 +248,7 @@ def copy_directory(source: str, target: str) -> None:
     """Copies a folder, complete or not at all."""
     temporary = target + ".tmp"
     try:
-        _remove(temporary)
+        disk.remove(temporary)
         for root, _, names in tf.io.gfile.walk(source):
             inner = os.path.normpath(os.path.join(temporary, os.path.relpath(root, source)))
             tf.io.gfile.makedirs(inner)
@@ -313,7 +309,7 @@ def export(path: str, parts: list, endpoints: dict, step: int | None = None,
     """
     temporary = path + ".tmp"
     try:
-        _remove(temporary)
+        disk.remove(temporary)
         archive = keras.export.ExportArchive()
         for part in parts:
             archive.track(part)

@@ -92,6 +92,7 @@ class Config:
     kl_weight: float = 2.0  # released code; the paper says 1
     sketch_weight: float = 0.0  # Stage-II: weight of its distance to the sketch, both as 32x32
     mode_seeking_weight: float = 0.0  # pictures of a caption shall differ (MSGAN); 0: the paper
+    matching_weight: float = 0.0  # the image encoder shall find a fake's caption; 0: the paper
     r1_weight: float = 0.0  # factor of the R1 gradient penalty on real pictures; 0: the paper
     ma_gp_weight: float = 0.0  # of the matching-aware penalty on real pairs; 0: paper, 2: DF-GAN
     r1_every: int = 1  # R1, MA-GP are taken on each so-manieth picture: cheaper, as strong
@@ -191,7 +192,7 @@ BOUNDS = (
     ("generator_width", 4, 4096), ("discriminator_width", 1, 4096), ("residual_blocks", 0, 64),
     ("batch_size", 2, None), ("train_steps", 0, 10**12), ("epochs", 0, 10**6),
     ("kl_weight", 0, 10**9), ("sketch_weight", 0, 10**9), ("r1_weight", 0, 10**9),
-    ("mode_seeking_weight", 0, 10**9),
+    ("mode_seeking_weight", 0, 10**9), ("matching_weight", 0, 10**9),
     ("r1_every", 1, 65536), ("ma_gp_weight", 0, 10**9), ("minibatch_std", 0, None),
     ("discriminator_learning_rate", 0, 1), ("log_steps", 1, None), ("checkpoint_steps", 1, None),
     ("keep_checkpoints", 1, None), ("learning_rate_decay", 1e-6, 1),
@@ -315,12 +316,12 @@ def _validate_sizes(config):
         without = "--text_once" if config.text_once else "--embedding_dim=0"
         raise UserError(f"--relu_condition has no use with {without}, where this generator reads "
                         "no caption; leave one out.")
-    if not config.embedding_dim and config.shuffle_captions:
-        raise UserError("--shuffle_captions has no use with --embedding_dim=0, which trains "
-                        "without text; leave one out.")
-    if not config.embedding_dim and config.text_encoder:
-        raise UserError(f"--text_encoder={config.text_encoder} has no use with "
-                        "--embedding_dim=0, which trains without text; leave one out.")
+    for name in ("shuffle_captions", "text_encoder", "matching_weight"):
+        value = getattr(config, name)
+        if value and not config.embedding_dim:
+            said = "" if value is True else f"={value}"
+            raise UserError(f"--{name}{said} has no use with --embedding_dim=0, which trains "
+                            "without text; leave one out.")
 
 
 def _validate_discriminator(config):
@@ -360,6 +361,9 @@ def run_cli(main) -> None:
     understood."""
 
     def guarded(argv):
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed: nobody wants to hear it
+                setattr(sys, name, open(os.devnull, "w"))
         try:
             if sys.stdout:  # a console may lack letters that a caption or a folder's name has
                 sys.stdout.reconfigure(errors="backslashreplace")

@@ -63,10 +63,25 @@ def make_folders(path: str) -> None:
         sync_parent(made.rstrip("/"))
 
 
-def remove_quietly(path: str) -> None:
-    """Removes a file or folder if that can be done: of no use any more, but in nobody's way."""
-    with contextlib.suppress(*ERRORS):
+def remove(path: str) -> None:
+    """Removes a file or a folder and what is in it, if it is there; of a link the link. Raises
+    ERRORS."""
+    if "://" not in path and os.path.islink(path):
+        os.remove(path)
+    elif tf.io.gfile.exists(path):
         (tf.io.gfile.rmtree if tf.io.gfile.isdir(path) else tf.io.gfile.remove)(path)
+
+
+def remove_quietly(path: str) -> None:
+    """The same if that can be done: of no use any more, but in nobody's way."""
+    with contextlib.suppress(*ERRORS):
+        remove(path)
+
+
+def is_forbidden(error: Exception) -> bool:
+    """Whether it is the permissions that something was not read or written for."""
+    return isinstance(error, (PermissionError, tf.errors.PermissionDeniedError)) or (
+        os.strerror(errno.EACCES) in str(error))
 
 
 @contextlib.contextmanager

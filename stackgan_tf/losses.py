@@ -110,6 +110,25 @@ def mode_seeking_loss(images, again_images):
     return tf.reduce_mean(1.0 / (distance + 1e-2))  # theirs: 1e-5, a gradient without bound
 
 
+SHARPNESS = 20.0  # of cosines; AttnGAN's gamma_3 is 10
+
+
+def matching_loss(images, captions, own):
+    """-log softmax_j(20 cos(v_i, t_j)) of a picture's own caption among all of the batch; averaged.
+
+    The DAMSM loss of AttnGAN, Xu et al. 2018 (arXiv:1711.10485), Sec. 3.2, of whole sentences, and
+    in the direction from the picture to its caption alone: that asks nothing of other pictures.
+
+    Args:
+        images: float (B, D), the generator's pictures in the space of captions and pictures.
+        captions: float (N, D), those of the whole batch, which may be on several devices.
+        own: int (B,), the row of each picture's.
+    """
+    images, captions = tf.math.l2_normalize(images, -1), tf.math.l2_normalize(captions, -1)
+    logits = SHARPNESS * tf.matmul(images, captions, transpose_b=True)
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(own, logits))
+
+
 SKETCH_SIDE = 32  # what of the sketch Stage-II shall keep: layout and shapes, not the pixels
 
 
@@ -124,10 +143,11 @@ def sketch_distance(images, sketch):
     image's mean color and covariance only.
     """
     side = min(SKETCH_SIDE, sketch.shape[1], images.shape[1])
-    return tf.reduce_mean(tf.square(_means(images, side) - _means(sketch, side)))
+    return tf.reduce_mean(tf.square(means(images, side) - means(sketch, side)))
 
 
-def _means(images, side):
+def means(images, side):
+    """float (B, H, H, 3) -> float32 (B, side, side, 3), the mean of each square."""
     step = images.shape[1] // side
     images = tf.reshape(tf.cast(images, tf.float32), [-1, side, step, side, step, 3])
     return tf.reduce_mean(images, [2, 4])

@@ -1,13 +1,25 @@
 """Processes of our own that another one starts, and the signals that ask either to stop."""
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 
 SIGHUP = getattr(signal, "SIGHUP", None)  # a closed terminal; Windows has none
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def end_with_parent() -> None:
+    """For a worker process of multiprocessing: from now on it ends when its parent does, however
+    that ends. Waiting for the next task it would wait for ever."""
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def stop_signals() -> list[int]:

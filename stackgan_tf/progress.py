@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import sys
+import threading
 import time
 
 import tqdm
@@ -81,7 +82,11 @@ class StopSignal:
 
 @contextlib.contextmanager
 def sigterm_raises():
-    """Within it SIGTERM raises SystemExit, so that what is half-written can be removed."""
+    """Within it SIGTERM raises SystemExit, so that what is half-written can be removed. Other
+    threads than the first cannot ask for that, and go without."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield

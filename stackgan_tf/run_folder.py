@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shlex
 
 import numpy as np
@@ -26,6 +27,7 @@ from stackgan_tf.config import (
     check_run,
 )
 from stackgan_tf.messages import reason
+from stackgan_tf.saved_parts import refuse_pattern
 
 PARTS = ("text_encoder", "stage1", "stage2")
 CONFIG, TRAINED_ON = "config.json", "trained_on.txt"
@@ -99,6 +101,7 @@ class Part:
             check_types(stored)
             return stored
         except (ValueError, RecursionError, tf.errors.OpError) as error:
+            _refuse_forbidden(path, error)
             raise UserError(f"{path} is damaged ({reason(error)}); restore it, or move the folder "
                             f"{self.path} away to start over.") from error
 
@@ -237,10 +240,19 @@ def read_trained_on(folder: str) -> np.ndarray | None:
         return None
     try:
         with tf.io.gfile.GFile(path) as file:
-            return np.array([int(line, 16) for line in file.read().split()], np.uint64)
-    except (ValueError, OverflowError, tf.errors.OpError) as error:
+            text = file.read()
+        if not re.fullmatch(r"([0-9a-f]{16}\n)*", text):
+            raise ValueError("it holds other lines than 16 hexadecimal digits each")
+        return np.array([int(line, 16) for line in text.split()], np.uint64)
+    except (ValueError, tf.errors.OpError) as error:
+        _refuse_forbidden(path, error)
         raise UserError(f"{path} is damaged ({reason(error)}); restore it, or remove it: then "
                         "scores do not say what was trained on.") from error
+
+
+def _refuse_forbidden(path, error):
+    if disk.is_forbidden(error):
+        raise UserError(f"{path} may not be read by you; see to the permissions.") from error
 
 
 def alike(noted: str, data: str, pixels: bool = True) -> bool:
@@ -294,6 +306,7 @@ def lock(path: str, taken: str):
 
 def refuse_unwritable(path: str, flag: str = "--checkpoint_dir") -> None:
     """UserError if the folder `path` could not be made or written: at the start, not at the end."""
+    refuse_pattern(path)
     if "://" in path:
         return
     there = os.path.abspath(path)
@@ -324,6 +337,9 @@ def find_run(checkpoint_dir: str, run: str) -> str:
         place = flags_of_place(checkpoint_dir, run)
         raise UserError(f"--run={run}: no such run in {checkpoint_dir} ({known}); train one with: "
                         f"python -m stackgan_tf.train --stage=1{place}")
+    for folder in (path, *(os.path.join(path, part) for part in PARTS)):
+        if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+            raise UserError(f"{folder} may not be read by you; see to the permissions.")
     return path
 
 

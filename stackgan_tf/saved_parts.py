@@ -8,11 +8,22 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from stackgan_tf import disk
 from stackgan_tf.config import UserError
 from stackgan_tf.messages import reason
 
 OTHER = "put it back whole, or name another"
 WRAP = "call it in a tf.function of that signature and save that, or name another"
+
+
+def refuse_pattern(path: str) -> None:
+    """UserError for a path that TensorFlow writes checkpoints and SavedModels to and cannot read
+    them from: it takes it for a pattern."""
+    whole = path if "://" in path else os.path.abspath(path)
+    for sign in ("[", "\\" * (os.name != "nt")):
+        if sign and sign in whole:
+            raise UserError(f"{path}: TensorFlow cannot read models in a folder whose path holds "
+                            f"{sign!r} ({whole}); rename that folder, or choose another.")
 
 
 @contextlib.contextmanager
@@ -42,9 +53,12 @@ class SavedPart:
             inner = os.path.join(path, "saved_model")
             raise UserError(f"{what} {path} is no SavedModel folder (it has no saved_model.pb); "
                             f"{f'give {inner}' if tf.io.gfile.exists(inner) else remedy}.")
+        refuse_pattern(path)
         try:
             self.loaded = tf.saved_model.load(path)
         except (OSError, ValueError, IndexError, tf.errors.OpError) as error:
+            if disk.is_forbidden(error):
+                remedy = "see to the permissions"
             raise UserError(f"{what} {path} cannot be loaded ({reason(error)}); {remedy}."
                             ) from error
         if "serving_default" not in self.loaded.signatures:

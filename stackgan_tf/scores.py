@@ -187,9 +187,14 @@ class Scores:
         real = self.real["joint"]["embeddings"][drawings.pictures[rows]]
         values["r_precision/real"] = r_precision.compute(real, captions, own, others)["r_precision"]
         values["r_precision/chance"] = 1 / (1 + OTHERS)
-        return self._record(
-            "r_precision", values, f"own caption against {OTHERS} of other pictures",
-            network="the run's own encoders", weights=self.space.key)
+        protocol = f"own caption against {OTHERS} of other pictures"
+        weight = (drawings.generator.part.read_config() or {}).get("matching_weight")
+        if weight:
+            print(f"r_precision asks the encoders that the generator learnt by (--matching_weight="
+                  f"{weight}): no independent judge", flush=True)
+            protocol += "; the generator learnt by these encoders"
+        return self._record("r_precision", values, protocol, network="the run's own encoders",
+                            weights=self.space.key)
 
     def _attribute_accuracy(self):
         drawings = self.drawings

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from stackgan_tf import build, devices, saved_parts
+from stackgan_tf import below, build, devices, saved_parts
 from stackgan_tf.config import Config, UserError, resolve
 from stackgan_tf.run_folder import Part, same_path
 
@@ -45,7 +45,19 @@ def from_flags(given: dict) -> Config:
             raise UserError(f"--embedding_dim={config.embedding_dim} does not fit the text encoder "
                             f"{config.text_encoder}, which gives {dim}; leave it out.")
         config = dataclasses.replace(config, embedding_dim=dim)
+    if config.matching_weight:
+        _check_image_encoder(config)
     return config
+
+
+def _check_image_encoder(config):
+    """UserError if there will be none to match pictures and captions with."""
+    text = Part(config.checkpoint_dir, config.run, "text_encoder")
+    if config.precomputed_embeddings or not below.has_image_encoder(config, text):
+        why = ("the data brings its own embeddings" if config.precomputed_embeddings else
+               f"{config.text_encoder or text.path} has none beside it")
+        raise UserError(f"--matching_weight={config.matching_weight} needs an image encoder, which "
+                        f"text encoders that are trained here have, and {why}; leave it out.")
 
 
 def settle_precision(config: Config, part: Part) -> Config:

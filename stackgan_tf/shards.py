@@ -6,12 +6,12 @@ the plan, written once it is on the disk, says that it is done.
 """
 
 import dataclasses
+import errno
 import io
 import json
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Iterable, Iterator
 from multiprocessing import connection
 
@@ -20,7 +20,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from stackgan_tf import disk, images, picture_files, sources
-from stackgan_tf.processes import stop_signals
+from stackgan_tf.processes import end_with_parent, stop_signals
 
 NAME = "prepared"  # of the data set, in its shards' names
 PROGRESS = ".progress"  # folder of what is only needed until the set is whole
@@ -251,7 +251,7 @@ def _work(plan: Plan, tasks: Iterable[tuple[str, int]], end) -> None:
     for number in stop_signals():  # a terminal's are the parent's to handle
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         for split, number in tasks:
             end.send(("shard", write_shard(plan, split, number)))
@@ -259,9 +259,5 @@ def _work(plan: Plan, tasks: Iterable[tuple[str, int]], end) -> None:
     except (ValueError, OSError) as error:
         end.send(("error", error))
     except tf.errors.OpError as error:  # cannot be sent itself
-        end.send(("error", OSError(error.message)))
-
-
-def _end_with_parent():
-    multiprocessing.parent_process().join()
-    os._exit(1)
+        full = isinstance(error, tf.errors.ResourceExhaustedError)
+        end.send(("error", OSError(errno.ENOSPC if full else errno.EIO, error.message)))

@@ -22,6 +22,8 @@ class StackGAN:
         sketch_weight: for Stage-II, factor of its images' distance to the sketches, 0 (the paper)
             without.
         mode_seeking_weight: factor of losses.mode_seeking_loss, 0 (the paper) without.
+        matching_weight: factor of losses.matching_loss, 0 (the paper) without.
+        joint_space: the joint_space.JointSpace for it.
 
     A batch is a dict of `real_images` float (B, H, W, 3) in [-1, 1] and, with text, `embeddings`
     and `mismatched_embeddings` (B, embedding_dim): the caption of the image, and the caption of an
@@ -30,7 +32,8 @@ class StackGAN:
 
     def __init__(self, generator, discriminator, latent_dims, loss="non_saturating",
                  kl_weight=2.0, stage1=None, r1_weight=0.0, r1_every=1, ma_gp_weight=0.0,
-                 diff_augment=(), sketch_weight=0.0, mode_seeking_weight=0.0):
+                 diff_augment=(), sketch_weight=0.0, mode_seeking_weight=0.0,
+                 matching_weight=0.0, joint_space=None):
         self.generator = generator
         self.discriminator = discriminator
         self.latent_dims = latent_dims
@@ -42,6 +45,7 @@ class StackGAN:
         self.diff_augment = diff_augment
         self.sketch_weight = sketch_weight
         self.mode_seeking_weight = mode_seeking_weight
+        self.matching_weight, self.joint_space = matching_weight, joint_space
 
     def draw_latents(self, seed, batch_size):
         """Every random tensor of a step, as a function of the seed (int32 (2,)) alone.
@@ -176,7 +180,7 @@ class StackGAN:
 
     def generator_loss(self, batch, output, latents=None):
         """The fakes shall pass as real with their captions; plus kl_weight * KL, the mode-seeking
-        loss and, in Stage-II, sketch_weight * the distance to the sketches.
+        and the matching loss and, in Stage-II, sketch_weight * the distance to the sketches.
 
         `output` is `generate`'s for the batch's embeddings, `latents` as above.
         Returns the scalar and {name: scalar} for the log.
@@ -201,4 +205,17 @@ class StackGAN:
                                              output["again_images"])
             loss += self.mode_seeking_weight * alike
             parts["loss/mode_seeking"] = alike
+        if self.matching_weight:
+            matching = self._matching_loss(output["images"], embeddings)
+            loss += self.matching_weight * matching
+            parts["loss/matching"] = matching
         return loss, {"loss/generator": loss, **parts}
+
+    def _matching_loss(self, images, embeddings):
+        """Among the captions of all replicas, as one device would see them."""
+        own, captions = tf.range(tf.shape(images)[0]), self.joint_space.of_embeddings(embeddings)
+        context = tf.distribute.get_replica_context()
+        if context.num_replicas_in_sync > 1:
+            own += context.replica_id_in_sync_group * tf.shape(images)[0]
+            captions = context.all_gather(captions, 0)
+        return losses.matching_loss(self.joint_space.of_images(images), captions, own)

@@ -27,6 +27,7 @@ from stackgan_tf import (
     checkpoint,
     devices,
     distribution,
+    joint_space,
     pipeline,
     saved_parts,
     settings,
@@ -96,7 +97,9 @@ def train(given, cluster) -> int:
     with cluster.strategy.scope():
         frozen_stage1 = saved_parts.Stage1(
             below.kept_stage1(part), "put it back whole") if source else None
-    return Trainer(config, part, text, batches, frozen_stage1, cluster).run()
+        space = joint_space.JointSpace(
+            text.image_encoder, text.remedy()) if config.matching_weight else None
+    return Trainer(config, part, text, batches, frozen_stage1, cluster, space).run()
 
 
 class Trainer:
@@ -105,7 +108,7 @@ class Trainer:
     With several workers each has one, and the chief's alone writes.
     """
 
-    def __init__(self, config, part, text, batches, frozen_stage1, cluster=None):
+    def __init__(self, config, part, text, batches, frozen_stage1, cluster=None, space=None):
         self.config, self.part, self.text, self.batches = config, part, text, batches
         self.cluster = cluster or distribution.Cluster()
         encoder = self.fingerprint = None
@@ -117,7 +120,7 @@ class Trainer:
         steps_per_epoch = len(batches) / config.batch_size
         self.total = config.train_steps or math.ceil(config.epochs * steps_per_epoch)
         with self.cluster.strategy.scope():
-            self._make_networks(frozen_stage1, steps_per_epoch)
+            self._make_networks(frozen_stage1, steps_per_epoch, space)
         self.steps_per_call = self.cluster.steps_per_call(devices.steps_per_call(config))
         if self.cluster.is_chief:
             # What samples and exports has each weight once; if training has it often, a copy.
@@ -128,10 +131,10 @@ class Trainer:
             self.stage_export = checkpoint.StageExport(config, self.drawing)
             self.reports = Reports(config, part, self.drawing, encoder)
 
-    def _make_networks(self, frozen_stage1, steps_per_epoch):
+    def _make_networks(self, frozen_stage1, steps_per_epoch, space=None):
         """Networks, optimizers, the step, and the checkpoints of all of them."""
         config = self.config
-        self.gan, self.ema_generator = build.gan(config, frozen_stage1)
+        self.gan, self.ema_generator = build.gan(config, frozen_stage1, space)
         self.generator_adam = build.optimizer(config, build.learning_rate(
             config, config.learning_rate, steps_per_epoch), self.gan.generator)
         discriminator_adam = build.optimizer(config, build.learning_rate(
@@ -213,6 +216,8 @@ class Trainer:
                     continue
                 if not chief:
                     continue
+                if due:  # before anything is shown: who reads it may have gone
+                    self.save(step)
                 values = None
                 if parts and (due or log):
                     # the optimizer's own rate: steps that float16 leaves out do not count for it
@@ -221,7 +226,6 @@ class Trainer:
                         progress.images_per_second(step))
                 progress.update(step, values if log else None)
                 if due:
-                    self.save(step)
                     self.reports.write_pictures(step, self._still(), step == self.total,
                                                 bool(stopped))
                     self.export(step)

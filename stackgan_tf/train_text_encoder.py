@@ -252,12 +252,13 @@ def _loop(settings, part, trainer, data, checkpoints, start, stop):
         step += 1
         log = step % settings.log_steps == 0 or step == total
         values = _report(part, log_files, trainer, data, values, step) if log else None
-        shown.update(step, values)
-        if step % settings.checkpoint_steps == 0 and step < total and not stop.number:
+        # before anything is shown: who reads it may have gone
+        if step % settings.checkpoint_steps == 0 or step == total or stop.number:
             checkpoints.save(step)
             saved = step
+        shown.update(step, values)
     shown.close()
-    if step > saved:  # a signal may have come while that was written
+    if step > saved:  # a signal may have come since
         checkpoints.save(step)
     return step
 

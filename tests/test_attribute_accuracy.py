@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stackgan_tf import attribute_classifier, attribute_judge, flower_drawing
+from stackgan_tf import attribute_classifier, attribute_judge, flower_drawing, run_folder
 from stackgan_tf.attribute_classifier import ATTRIBUTES
+from stackgan_tf.config import UserError
 from stackgan_tf.metrics import attribute_accuracy
 
 
@@ -101,3 +102,7 @@ def test_judge_is_trained_once_and_again_when_it_does_not_fit(tmp_path, monkeypa
     (model / "variables/variables.index").write_bytes(b"")
     judge(3)
     assert [steps for *_, steps in trained] == [2, 2, 3, 3]
+    with run_folder.lock(str(model.parent / "lock"), "taken"):
+        judge(3)  # which is there already
+        with pytest.raises(UserError, match="another process is training .*margin-0.1875"):
+            judge(4)

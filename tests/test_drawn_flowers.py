@@ -1,4 +1,6 @@
 import collections
+import os
+import time
 import types
 
 import numpy as np
@@ -188,7 +190,29 @@ def test_interrupted_drawing_is_not_taken_for_data(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         drawn_flowers.load(config, "train")
     monkeypatch.setattr(drawn_flowers, "_example", draw)
+    (place,) = tmp_path.glob("drawn_flowers/*")
+    for name, age in (("old", 4000), ("new", 0)):  # killed, and perhaps still at it
+        left = place / f"incomplete.{name}_1.1.0"
+        left.mkdir()
+        (left / "shard").write_bytes(b"x")
+        for path in (left / "shard", left):
+            os.utime(path, (time.time() - age,) * 2)
     assert sum(1 for _ in drawn_flowers.load(config, "train")) == 24
+    assert [path.name for path in place.glob("incomplete*")] == ["incomplete.new_1.1.0"]
+
+
+def test_a_full_disk_while_they_are_drawn_is_one_line(tmp_path, monkeypatch):
+    from stackgan_tf import build
+    from stackgan_tf.config import UserError, resolve
+    from stackgan_tf.datasets import drawn_flowers
+
+    def full(*_):  # as TFDS passes on what TensorFlow says
+        raise RuntimeError("ResourceExhaustedError: No space left on device\nMore\nlines")
+
+    monkeypatch.setattr(drawn_flowers.DrawnFlowers, "download_and_prepare", full)
+    config = resolve({"data_dir": str(tmp_path), "images_per_class": 1})
+    with pytest.raises(UserError, match="No space left on device; give a --data_dir with room"):
+        build.load_examples(config, "train")
 
 
 @pytest.mark.parametrize("files, found, dataset", [

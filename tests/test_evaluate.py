@@ -309,9 +309,12 @@ def test_r_precision_of_a_run(obeying, tmp_path, monkeypatch):
     record, = obeying(metrics=["r_precision"], count=120)[0]
     assert record["r_precision"] == 1.0 and record["r_precision/chance"] == 0.01
     assert record["r_precision/real"] < 0.2  # the real pictures are others
+    assert "learnt" not in record["protocol"]
     export(7)
+    (tmp_path / "run/stage1/config.json").write_text(json.dumps({**CONFIG, "matching_weight": 0.5}))
     record, = obeying(metrics=["r_precision"], count=120)[0]
     assert record["r_precision"] < 0.1  # chance is 0.01
+    assert "the generator learnt by these encoders" in record["protocol"]
     with pytest.raises(UserError, match="--metrics=r_precision needs 99 different captions of "
                        "other pictures .*, and --count=90 gives 89; give a larger --count than 90"):
         obeying(metrics=["r_precision"], count=90)

@@ -51,6 +51,34 @@ def test_a_killed_process_takes_the_one_along_that_it_waits_for(parent):
     assert parent.stdout.read() == ""  # both have ended
 
 
+POOL = """
+import multiprocessing, os, signal
+from concurrent.futures import ProcessPoolExecutor
+from stackgan_tf import processes
+spawn = multiprocessing.get_context("spawn")
+pool = ProcessPoolExecutor(1, spawn, initializer=processes.end_with_parent)
+print(pool.submit(os.getpid).result(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_pool_s_workers_end_with_a_process_that_is_killed():
+    with subprocess.Popen([sys.executable, "-c", POOL], stdout=subprocess.PIPE, text=True,
+                          env={**os.environ, "PYTHONPATH": ROOT}) as one:
+        assert int(one.stdout.readline()) != one.pid
+        # the worker holds the other end of this pipe as long as it is there
+        assert one.stdout.read() == "" and one.wait() == -signal.SIGKILL
+
+
+def test_closed_streams_are_nobody_s_trouble():
+    code = ("from stackgan_tf import config\n"
+            "import sys\n"
+            "config.run_cli(lambda _: print(sys.stderr.isatty(), sys.stdout.isatty()))")
+    done = subprocess.run([sys.executable, "-c", code], preexec_fn=lambda: os.closerange(1, 3),
+                          env={**os.environ, "PYTHONPATH": ROOT})
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("sent, passed_on", [
     (signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM),
     (signal.SIGHUP, signal.SIGHUP)])

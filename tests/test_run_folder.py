@@ -6,19 +6,22 @@ import os
 import shutil
 import tempfile
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from stackgan_tf import (
     attribute_judge,
     build,
+    checkpoint,
     import_pytorch,
     run_folder,
     settings,
     train,
     train_text_encoder,
 )
-from stackgan_tf.config import Config, UserError
+from stackgan_tf.config import REPLACED, Config, UserError
+from stackgan_tf.generate import Generator
 from stackgan_tf.run_folder import Part, refuse_unwritable
 
 
@@ -29,6 +32,56 @@ def public():
     os.chmod(path, 0o755)
     yield path
     shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("sign", ["[", pytest.param("\\", marks=pytest.mark.skipif(
+    os.name == "nt", reason="it parts folders here"))])
+def test_a_folder_that_tensorflow_cannot_read_from_is_refused(runs, tmp_path, sign):
+    """Its readers take the path for a pattern; its writers do not."""
+    place = tmp_path / f"a{sign}1]"
+    with pytest.raises(UserError, match="TensorFlow cannot read models in a folder whose path"):
+        refuse_unwritable(str(place / "run"))
+    shutil.copytree(os.path.join(runs, "silent"), place / "silent")
+    with pytest.raises(UserError, match="rename that folder, or choose another"):
+        Generator(str(place), "silent")
+
+
+def test_what_may_not_be_read_is_not_called_missing_or_damaged(runs, tiny, tmp_path, monkeypatch):
+    part = Part(str(tmp_path), "r", "stage1")
+    part.open(tiny())
+    part.write_trained_on(np.array([1], np.uint64))
+    forbidden = tf.errors.PermissionDeniedError(None, None, f"{part.path}; Permission denied")
+
+    def refuse(*_):
+        raise forbidden
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.io.gfile.GFile, "read", refuse)
+        for read in (part.read_config, part.read_trained_on):
+            with pytest.raises(UserError, match="may not be read by you; see to the permissions"):
+                read()
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.saved_model, "load", refuse)
+        with pytest.raises(UserError, match="Permission denied.*; see to the permissions"):
+            Generator(runs, "silent")
+    monkeypatch.setattr(os, "access", lambda path, _: not str(path).endswith("stage1"))
+    with pytest.raises(UserError, match="stage1 may not be read by you"):
+        run_folder.find_run(runs, "silent")
+
+
+def test_a_link_in_the_place_of_a_savedmodel_is_replaced(tmp_path):
+    """The link goes, and what it led to stays."""
+    for number in range(3):
+        made = tmp_path / "made"
+        (made / "inner").mkdir(parents=True)
+        (made / "number").write_text(str(number))
+        checkpoint.replace_directory(str(made), str(tmp_path / "model"))
+        assert (tmp_path / "model/number").read_text() == str(number)
+        assert not os.path.lexists(tmp_path / f"model{REPLACED}")
+        if not number:
+            (tmp_path / "model").rename(tmp_path / "elsewhere")
+            (tmp_path / "model").symlink_to(tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere/number").read_text() == "0"
 
 
 @pytest.mark.skipif(not hasattr(os, "setreuid"), reason="no users here")

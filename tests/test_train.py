@@ -402,6 +402,19 @@ def test_a_grid_that_cannot_be_written_costs_no_checkpoint(runs):
     assert os.listdir(os.path.join(part, "ckpt")) == ["step-00000001"]
 
 
+def test_a_reader_of_the_output_that_goes_costs_no_step(make_trainer, no_pictures, monkeypatch):
+    """`train | tee log`: Ctrl-C ends tee as well, and the next line that is printed this."""
+    def gone(self, step, values=None):
+        if step == 3:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("stackgan_tf.progress.Progress.update", gone)
+    trainer = make_trainer()
+    with pytest.raises(BrokenPipeError):
+        trainer.run()
+    assert trainer.checkpoints.steps() == [3]
+
+
 def test_a_closed_terminal_leaves_a_checkpoint(make_trainer, no_pictures, hang_up, monkeypatch):
     def close(self, step, values=None):
         if step == 2:

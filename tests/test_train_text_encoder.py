@@ -101,6 +101,17 @@ def test_stopped_and_resumed_is_the_same(trained, monkeypatch):
     assert np.isfinite(embedded).all() and embedded.std() > 0
 
 
+def test_a_reader_of_the_output_that_goes_costs_no_step(folder, monkeypatch):
+    def gone(self, step, values=None):
+        if step == 2:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(progress.Progress, "update", gone)
+    with pytest.raises(BrokenPipeError):
+        train_text_encoder.train(settings(folder, "gone", checkpoint_steps=2))
+    assert os.listdir(folder / "runs/gone/text_encoder/ckpt") == ["step-00000002"]
+
+
 def test_a_signal_while_a_checkpoint_is_written_writes_no_second_one(folder):
     """Which would take the place of the first by two renames, in the moment of being killed."""
     stop, saved = types.SimpleNamespace(number=0), []
@@ -131,7 +142,8 @@ def test_the_kept_image_encoder_scores_as_in_training(trained, loss):
     part = run_folder.Part(str(trained / "runs"), loss, "text_encoder")
     test = build.load_examples(settings(trained, image_size=64), "test")
     pictures = pipeline.center_crop(test.images, 64)
-    space, text = joint_space.JointSpace(part), saved_parts.TextEncoder(part.saved_model)
+    space = joint_space.JointSpace(part.image_encoder)
+    text = saved_parts.TextEncoder(part.saved_model)
     captions = space.of_captions(text([row[0] for row in test.captions]).numpy())
     best = np.argmax(captions @ space.read(pictures)["embeddings"].T, 1)
     recorded = json.loads(open(part.metrics).read().splitlines()[-1])
@@ -146,7 +158,7 @@ def test_a_run_of_before_gets_its_image_encoder_from_the_checkpoint(trained, cap
     words = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float32)
 
     def read():
-        space = joint_space.JointSpace(part)
+        space = joint_space.JointSpace(part.image_encoder)
         return space.read(picture)["embeddings"], space.of_captions(words)
 
     before = read()
@@ -154,8 +166,8 @@ def test_a_run_of_before_gets_its_image_encoder_from_the_checkpoint(trained, cap
     monkeypatch.setattr(whitening, "compute", lambda *rows: (np.zeros(5), np.eye(5), 1.0))
     kept = part.fingerprint()
     shutil.rmtree(part.image_encoder)
-    with pytest.raises(UserError, match="give python -m stackgan_tf.train_text_encoder once more"):
-        joint_space.JointSpace(part)
+    said = joint_space.JointSpace.missing(part)
+    assert "give python -m stackgan_tf.train_text_encoder once more" in said
     assert train_text_encoder.train(settings(trained, **options)) == 0
     (picture_now, words_now), (picture_then, words_then) = read(), before
     np.testing.assert_array_equal(picture_now, picture_then)
@@ -165,8 +177,25 @@ def test_a_run_of_before_gets_its_image_encoder_from_the_checkpoint(trained, cap
     shutil.rmtree(part.checkpoints)
     assert train_text_encoder.train(settings(trained, **options)) == 0
     assert "finished; nothing to do" in capsys.readouterr().out
-    with pytest.raises(UserError, match="only text encoders that are trained here have one"):
-        joint_space.JointSpace(part)
+    said = joint_space.JointSpace.missing(part)
+    assert "only text encoders that are trained here have one" in said
+
+
+@pytest.mark.parametrize("side", [32, 64, 128])
+def test_a_generator_s_pictures_are_read_as_those_of_files(trained, side):
+    """Those of 32x32, enlarged; and a gradient comes back."""
+    part = run_folder.Part(str(trained / "runs"), "contrastive", "text_encoder")
+    space = joint_space.JointSpace(part.image_encoder)
+    colors = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3)).astype(np.uint8)
+    pictures = colors.repeat(side // 4, 1).repeat(side // 4, 2)
+    floats = tf.constant(pictures / 127.5 - 1.0, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(floats)
+        found = space.of_images(floats)
+    at_64 = np.stack([Image.fromarray(one.repeat(8, 0).repeat(8, 1)).resize(
+        (64, 64), Image.Resampling.BILINEAR) for one in colors])
+    np.testing.assert_allclose(found, space.read(at_64)["embeddings"], atol=0.02)  # 8 bits
+    assert np.abs(tape.gradient(found, floats)).max() > 0
 
 
 def test_a_damaged_text_encoder_is_exported_again_from_the_checkpoint(trained, capsys):

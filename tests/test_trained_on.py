@@ -61,7 +61,7 @@ def test_the_pictures_trained_on_are_those_of_all_lists_or_not_known(tmp_path):
     assert run_folder.read_trained_on(part.path).tolist() == [1, 3, last]
     part.write_trained_on(np.array([1], np.uint64), None)
     assert part.read_trained_on() is None
-    for text in ("rubbish", f"{2**64:x}"):
+    for text in ("rubbish", f"{2**64:x}\n", f"{1:016x}\n{2**63:015x}"):
         with open(part.trained_on, "w") as file:
             file.write(text)
         with pytest.raises(UserError, match="trained_on.txt is damaged .*or remove it"):

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 from conftest import TINY
+from fake_space import Space
 
 from stackgan_tf import build, distribution, latents, pipeline, saved_parts, train, train_step
 from stackgan_tf.config import resolve
@@ -25,6 +26,7 @@ CASES = {
     "stage 1": (1, {}),
     "stage 2": (2, {}),
     "R1": (1, {"discriminator_norm": "none", "r1_weight": 0.5, "r1_every": 2}),
+    "matching": (1, {"matching_weight": 0.5}),
 }
 BAD = 2  # the step that is poisoned, before the first checkpoint
 
@@ -93,7 +95,7 @@ def trainer(run, cluster, stage, root, folder, encoder, stage1, **changes):
     text.saved_model = encoder
     with cluster.strategy.scope():
         below = saved_parts.Stage1(stage1) if stage == 2 else None
-    return Observed(config, part, text, build.load_batches(config), below, cluster)
+    return Observed(config, part, text, build.load_batches(config), below, cluster, Space())
 
 
 def images(path):

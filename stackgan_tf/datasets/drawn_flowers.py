@@ -7,19 +7,23 @@ colors that training shows only apart. The first `load` draws them into the TFDS
 import concurrent.futures
 import contextlib
 import dataclasses
+import glob
 import io
 import itertools
 import logging
 import multiprocessing
 import os
 import sys
+import time
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from stackgan_tf import disk, flower_drawing, images
+from stackgan_tf import disk, flower_drawing, images, processes
+from stackgan_tf.messages import reason
+from stackgan_tf.progress import sigterm_raises
 
 _SEED = 0
 _JPEG_QUALITY = 95  # PNG would take 3 times the disk for grain that no network should learn
@@ -81,7 +85,8 @@ class DrawnFlowers(tfds.core.GeneratorBasedBuilder):
             return
         # Threads would wait for each other: most of the drawing holds Python's lock.
         context = multiprocessing.get_context("spawn")  # a fork of TensorFlow's threads may hang
-        with concurrent.futures.ProcessPoolExecutor(min(os.cpu_count(), 8), context) as pool:
+        with concurrent.futures.ProcessPoolExecutor(
+                min(os.cpu_count(), 8), context, initializer=processes.end_with_parent) as pool:
             for start in range(0, len(indices), 512):  # bounds what waits in memory to be written
                 chunk = indices[start:start + 512]
                 yield from zip(chunk, pool.map(_example, chunk, chunksize=16))
@@ -162,12 +167,17 @@ def _picture_or_tar(folder):
 
 
 def _prepare(builder):
-    """Draws into a folder of its own, renamed when whole: no half set is left."""
+    """Draws into a folder of its own, renamed when whole; half sets of before are removed."""
+    for left in glob.glob(glob.escape(os.path.dirname(builder.data_dir)) + "/incomplete.*"):
+        files = [entry.path for entry in os.scandir(left)]
+        if time.time() - max(map(os.path.getmtime, [left, *files])) > 3600:  # and nobody's work
+            disk.remove_quietly(left)
     try:
-        builder.download_and_prepare()
-    except OSError:
+        with sigterm_raises():
+            builder.download_and_prepare()
+    except (OSError, RuntimeError, tf.errors.OpError) as error:
         if not builder.is_prepared():  # else another process has just finished the same folder
-            raise
+            raise OSError(reason(error)) from error  # TFDS makes a RuntimeError of TensorFlow's
 
 
 @contextlib.contextmanager
