@@ -252,7 +252,8 @@ def read_trained_on(folder: str) -> np.ndarray | None:
 
 def _refuse_forbidden(path, error):
     if disk.is_forbidden(error):
-        raise UserError(f"{path} may not be read by you; see to the permissions.") from error
+        raise UserError(f"{path} cannot be read (Permission denied); see to the permissions."
+                        ) from error
 
 
 def alike(noted: str, data: str, pixels: bool = True) -> bool:
@@ -339,7 +340,7 @@ def find_run(checkpoint_dir: str, run: str) -> str:
                         f"python -m stackgan_tf.train --stage=1{place}")
     for folder in (path, *(os.path.join(path, part) for part in PARTS)):
         if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
-            raise UserError(f"{folder} may not be read by you; see to the permissions.")
+            raise UserError(f"{folder} cannot be read (Permission denied); see to the permissions.")
     return path
 
 

@@ -61,7 +61,7 @@ class FakeNetwork:
 class FakeSpace:
     """For what is refused before anything is read."""
 
-    def __init__(self, part):
+    def __init__(self, path, remedy):
         pass
 
     @staticmethod

@@ -41,7 +41,7 @@ CASES = {
     "export: float16": usage("export --precision=float16", "float32|bfloat16"),
     "export: batch 0": usage("export --batch_size=0", "--batch_size=0", "[1, 1024]"),
     "export: epsilon scale -1": usage("export --epsilon_scale=-1", "--epsilon_scale=-1"),
-    "export: truncation 2": usage("export --truncation=2", "--truncation=2"),
+    "export: truncation 11": usage("export --truncation=11", "--truncation=11"),
     "evaluate: count -1": usage("evaluate --count=-1", "--count=-1"),
     "prepare: letters": usage("prepare --shards=x", "--shards=x is no whole number"),
     "flagfile missing": usage("train --flagfile=none", "--flagfile=none cannot be read: No such",
