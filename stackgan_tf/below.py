@@ -155,7 +155,7 @@ def prepare_text_encoder(config: Config, text: Part, data: str | None = None) ->
         return 0
     if config.text_encoder:
         text.open(config, TEXT_FIELDS, data)
-        # another run's has beside it the image encoder that R-precision needs
+        # another run's has beside it the image encoder that R-precision and matching need
         images = image_encoder_beside(config.text_encoder)
         if tf.io.gfile.exists(images):
             checkpoint.copy_directory(images, text.image_encoder)

@@ -396,6 +396,8 @@ def explain(error: BaseException) -> int | None:
         case MemoryError():
             return fail(f"the memory does not suffice ({error}); a smaller --batch_size, "
                         "--image_size or width of the networks needs less.", 1)
+        case SystemExit(code=int()):  # by SIGTERM
+            return error.code
         case KeyboardInterrupt():
             print("stopped", file=sys.stderr)
             return 130

@@ -80,8 +80,8 @@ def remove_quietly(path: str) -> None:
 
 def is_forbidden(error: Exception) -> bool:
     """Whether it is the permissions that something was not read or written for."""
-    return isinstance(error, (PermissionError, tf.errors.PermissionDeniedError)) or (
-        os.strerror(errno.EACCES) in str(error))
+    return isinstance(error, (PermissionError, tf.errors.PermissionDeniedError)) or any(
+        os.strerror(code) in str(error) for code in (errno.EACCES, errno.EROFS))
 
 
 @contextlib.contextmanager

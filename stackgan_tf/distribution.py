@@ -318,8 +318,9 @@ class Cluster:
 
 def _end(code):
     """Ends the process without TensorFlow's farewell, which waits minutes for lost workers."""
-    sys.stderr.flush()
-    sys.__stdout__.flush()
+    for stream in (sys.stderr, sys.__stdout__):
+        if stream is not None:  # closed
+            stream.flush()
     os._exit(code)
 
 

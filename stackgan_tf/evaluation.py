@@ -89,8 +89,6 @@ def prepare(generator: Generator, checkpoint_dir: str, o: Options, judge: Judge 
     else:
         network = features.of_flags(dataclasses.asdict(o))
     if "r_precision" in names:
-        if reason := JointSpace.missing(text):
-            raise UserError(reason)
         space = JointSpace(text.image_encoder, text.remedy())
     drawings = Drawings(generator, checkpoint_dir, config, o.split, o.seed)
     names = measurable(names, drawings, o)

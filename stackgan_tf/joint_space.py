@@ -6,6 +6,7 @@ R-precision reads pictures in it, and with --matching_weight the generator learn
 import numpy as np
 import tensorflow as tf
 
+from stackgan_tf.config import UserError
 from stackgan_tf.images import shrink, to_float
 from stackgan_tf.losses import means
 from stackgan_tf.run_folder import Part
@@ -34,20 +35,24 @@ class JointSpace:
     def __init__(self, path: str, remedy: str = OTHER):
         self._saved = SavedPart(path, "image encoder", remedy)
         self._of_images = self._saved.function
+        if "from_text" not in self._saved.loaded.signatures:
+            raise UserError(f"image encoder {path} has no signature from_text, so it is none of "
+                            f"ours; {remedy}.")
         self._of_text = self._saved.loaded.signatures["from_text"]
         self.key = Part.fingerprint_of(path)
 
     @staticmethod
-    def missing(part: Part) -> str:
-        """Why a run whose text encoder is `part` has none, and how it gets one; "" if it has."""
+    def missing(part: Part, what: str = "R-precision", out: str = "r_precision") -> str:
+        """Why a run whose text encoder is `part` has none, and how it gets one, or leaves `out`
+        what needs it; "" if it has."""
         if tf.io.gfile.exists(part.image_encoder):
             return ""
-        begin = f"R-precision needs {part.image_encoder}, and "
+        begin = f"{what} needs {part.image_encoder}, and "
         if part.is_exported() and part.has_checkpoints():
             return (f"{begin}the version that trained this text encoder did not keep it. The last "
                     "checkpoint still has it: give python -m stackgan_tf.train_text_encoder once "
                     "more, with the flags of then, which exports it.")
-        return f"{begin}only text encoders that are trained here have one; leave r_precision out."
+        return f"{begin}only text encoders that are trained here have one; leave {out} out."
 
     def read(self, pictures: np.ndarray) -> dict[str, np.ndarray]:
         """uint8 (N, H, W, 3), of any size -> {"embeddings": float32 (N, D)}."""

@@ -118,6 +118,7 @@ def matching_loss(images, captions, own):
 
     The DAMSM loss of AttnGAN, Xu et al. 2018 (arXiv:1711.10485), Sec. 3.2, of whole sentences, and
     in the direction from the picture to its caption alone: that asks nothing of other pictures.
+    Theirs leaves out captions of the same class, here another picture's caption is a wrong one.
 
     Args:
         images: float (B, D), the generator's pictures in the space of captions and pictures.

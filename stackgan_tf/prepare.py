@@ -107,7 +107,7 @@ def prepare(settings: Settings) -> int:
     _finish(settings, plan, done, bad)
     if lock is not None:
         lock.close()
-    tf.io.gfile.rmtree(folder)
+    disk.remove_quietly(folder)
     return 0
 
 

@@ -305,9 +305,11 @@ def lock(path: str, taken: str):
     return file
 
 
-def refuse_unwritable(path: str, flag: str = "--checkpoint_dir") -> None:
-    """UserError if the folder `path` could not be made or written: at the start, not at the end."""
-    refuse_pattern(path)
+def refuse_unwritable(path: str, flag: str = "--checkpoint_dir", models: bool = True) -> None:
+    """UserError if the folder `path` could not be made or written: at the start, not at the end;
+    nor one from which the `models` that it is for could not be read."""
+    if models:
+        refuse_pattern(path)
     if "://" in path:
         return
     there = os.path.abspath(path)

@@ -97,7 +97,7 @@ def sample(checkpoint_dir: str, run: str, captions: Sequence[str] = (), **option
                             **{name: read_values(name, getattr(o, name)) for name in NAMES})
     mode = find_mode(o)
     if o.output:
-        refuse_unwritable(o.output, "--output")
+        refuse_unwritable(o.output, "--output", models=False)
     generator = Generator(checkpoint_dir, run, o.stage)
     check_text(generator, o.captions, o.embeddings)
     generator.check_knobs(name for name in NAMES if set(getattr(o, name)) != {1.0})

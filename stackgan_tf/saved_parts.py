@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -18,12 +19,11 @@ WRAP = "call it in a tf.function of that signature and save that, or name anothe
 
 def refuse_pattern(path: str) -> None:
     """UserError for a path that TensorFlow writes checkpoints and SavedModels to and cannot read
-    them from: it takes it for a pattern."""
-    whole = path if "://" in path else os.path.abspath(path)
-    for sign in ("[", "\\" * (os.name != "nt")):
-        if sign and sign in whole:
-            raise UserError(f"{path}: TensorFlow cannot read models in a folder whose path holds "
-                            f"{sign!r} ({whole}); rename that folder, or choose another.")
+    them from: it takes it for a pattern, as it is spelled here."""
+    if re.search(r"\[.*\]" if os.name == "nt" else r"\[.*\]|\\", path):
+        raise UserError(f"{path}: TensorFlow cannot read models from a path with [...] or a "
+                        "backslash, which it takes for a pattern; rename that folder, choose "
+                        "another, or give the path from within it.")
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from stackgan_tf.metrics import (
     r_precision,
 )
 from stackgan_tf.readings import Reader
+from stackgan_tf.run_folder import Part
 from stackgan_tf.score_report import commit
 
 OTHERS = 99  # captions that R-precision compares the own one with
@@ -73,6 +74,9 @@ class Scores:
         self.drawings, self.names, self.count, self.seed = drawings, names, count, seed
         self.network, self.space, self.judge = network, space, judge
         self._begin, self._commit = time.monotonic(), commit()
+        if "r_precision" in names and _learnt_by(drawings.generator.part):
+            print("r_precision asks the encoders that the generator learnt by (--matching_weight): "
+                  "no independent judge", flush=True)
 
     def turned(self, **knobs: float) -> "Scores":
         """The same of the same captions and noises, with the generator's knobs at these values."""
@@ -188,10 +192,7 @@ class Scores:
         values["r_precision/real"] = r_precision.compute(real, captions, own, others)["r_precision"]
         values["r_precision/chance"] = 1 / (1 + OTHERS)
         protocol = f"own caption against {OTHERS} of other pictures"
-        weight = (drawings.generator.part.read_config() or {}).get("matching_weight")
-        if weight:
-            print(f"r_precision asks the encoders that the generator learnt by (--matching_weight="
-                  f"{weight}): no independent judge", flush=True)
+        if _learnt_by(drawings.generator.part):
             protocol += "; the generator learnt by these encoders"
         return self._record("r_precision", values, protocol, network="the run's own encoders",
                             weights=self.space.key)
@@ -222,3 +223,9 @@ class Scores:
             "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "version": __version__, "commit": self._commit,
         }
+
+
+def _learnt_by(part):
+    """Whether a stage, or the Stage-I under it, learnt by the text encoder's image encoder."""
+    below = Part(part.path, "stage1", "")  # as below.keep_stage1 keeps it
+    return any((one.read_config() or {}).get("matching_weight") for one in (part, below))

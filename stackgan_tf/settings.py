@@ -4,6 +4,7 @@ import dataclasses
 
 from stackgan_tf import below, build, devices, saved_parts
 from stackgan_tf.config import Config, UserError, resolve
+from stackgan_tf.joint_space import JointSpace
 from stackgan_tf.run_folder import Part, same_path
 
 
@@ -52,12 +53,15 @@ def from_flags(given: dict) -> Config:
 
 def _check_image_encoder(config):
     """UserError if there will be none to match pictures and captions with."""
+    what = f"--matching_weight={config.matching_weight}"
     text = Part(config.checkpoint_dir, config.run, "text_encoder")
+    if text.is_exported() and (reason := JointSpace.missing(text, what, "it")):
+        raise UserError(reason)
     if config.precomputed_embeddings or not below.has_image_encoder(config, text):
         why = ("the data brings its own embeddings" if config.precomputed_embeddings else
-               f"{config.text_encoder or text.path} has none beside it")
-        raise UserError(f"--matching_weight={config.matching_weight} needs an image encoder, which "
-                        f"text encoders that are trained here have, and {why}; leave it out.")
+               f"--text_encoder={config.text_encoder} has none beside it")
+        raise UserError(f"{what} needs an image encoder, which text encoders that are trained here "
+                        f"have, and {why}; leave it out.")
 
 
 def settle_precision(config: Config, part: Part) -> Config:

@@ -349,8 +349,9 @@ def _test(settings, trainer, most=1000):
     pictures = pipeline.center_crop(examples.images[rows], IMAGE_SIZE)
     tokens = characters.tokenize([examples.captions[i][0] for i in rows]).numpy()
     labels = np.arange(len(rows)) if examples.labels is None else examples.labels[rows]
-    values = joint_embedding.retrieval(_embed(trainer.embed_tokens, tokens),
-                                    _embed(trainer.embed_images, pictures), labels, trainer.cosine)
+    values = joint_embedding.retrieval(
+        _embed(trainer.embed_tokens, tokens), _embed(trainer.embed_images, pictures), labels,
+        trainer.cosine)
     values = {name: float(value) for name, value in values.items()}
     if examples.labels is None:
         del values["retrieval_class"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from test_fast_forms import batch_of
 
 from stackgan_tf import build, losses, saved_parts, settings
 from stackgan_tf.config import UserError
+from stackgan_tf.run_folder import Part
 
 
 def test_matching_is_minus_the_logarithm_of_a_share():
@@ -60,6 +62,16 @@ def test_asked_for_it_is_refused(folder, encoder, tmp_path, changes, words):
         del flags["text_encoder"]
     with pytest.raises(UserError, match=words):
         settings.from_flags(flags)
+
+
+def test_an_image_encoder_that_can_be_had_again_is_told_how(folder, tmp_path):
+    text = Part(str(tmp_path), "default", "text_encoder")
+    for path in (text.saved_model, os.path.join(text.checkpoints, "step-00000001")):
+        os.makedirs(path)
+    (tmp_path / "default/text_encoder/saved_model/saved_model.pb").write_bytes(b"")
+    with pytest.raises(UserError, match="--matching_weight=2.0 needs .*/image_encoder, .*give "
+                       "python -m stackgan_tf.train_text_encoder once more"):
+        settings.from_flags(given(folder, tmp_path, matching_weight=2.0))
 
 
 def test_a_run_learns_on_the_image_encoder_that_it_trains(folder, tmp_path, no_pictures):

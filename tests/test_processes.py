@@ -67,7 +67,7 @@ def test_a_pool_s_workers_end_with_a_process_that_is_killed():
                           env={**os.environ, "PYTHONPATH": ROOT}) as one:
         assert int(one.stdout.readline()) != one.pid
         # the worker holds the other end of this pipe as long as it is there
-        assert one.stdout.read() == "" and one.wait() == -signal.SIGKILL
+        assert one.communicate(timeout=60)[0] == "" and one.returncode == -signal.SIGKILL
 
 
 def test_closed_streams_are_nobody_s_trouble():

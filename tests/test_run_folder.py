@@ -36,14 +36,18 @@ def public():
 
 @pytest.mark.parametrize("sign", ["[", pytest.param("\\", marks=pytest.mark.skipif(
     os.name == "nt", reason="it parts folders here"))])
-def test_a_folder_that_tensorflow_cannot_read_from_is_refused(runs, tmp_path, sign):
+def test_a_folder_that_tensorflow_cannot_read_from_is_refused(runs, tmp_path, sign, monkeypatch):
     """Its readers take the path for a pattern; its writers do not."""
     place = tmp_path / f"a{sign}1]"
-    with pytest.raises(UserError, match="TensorFlow cannot read models in a folder whose path"):
+    with pytest.raises(UserError, match="TensorFlow cannot read models from a path with"):
         refuse_unwritable(str(place / "run"))
+    refuse_unwritable(str(place / "pictures"), "--output", models=False)
     shutil.copytree(os.path.join(runs, "silent"), place / "silent")
-    with pytest.raises(UserError, match="rename that folder, or choose another"):
+    with pytest.raises(UserError, match="or give the path from within it"):
         Generator(str(place), "silent")
+    monkeypatch.chdir(place)
+    refuse_unwritable("run")
+    assert Generator(".", "silent").generate(None, [0]).shape == (1, 16, 16, 3)
 
 
 def test_what_may_not_be_read_is_not_called_missing_or_damaged(runs, tiny, tmp_path, monkeypatch):

@@ -6,16 +6,27 @@ Prints one line of JSON: how far the two are from each other, see `main`.
 
 import dataclasses
 import json
+import os
 import sys
 
 import numpy as np
 import tensorflow as tf
 from conftest import TINY
-from fake_space import Space
 
-from stackgan_tf import build, distribution, latents, pipeline, saved_parts, train, train_step
+from stackgan_tf import (
+    build,
+    checkpoint,
+    distribution,
+    joint_space,
+    latents,
+    pipeline,
+    saved_parts,
+    train,
+    train_step,
+)
 from stackgan_tf.config import resolve
 from stackgan_tf.run_folder import Part
+from stackgan_tf.text_encoders import joint_embedding
 
 HALF, STEPS = 3, 6
 # With Stage-II's seed 0 something passes a ReLU's kink by rounding alone, which moves gradients by
@@ -95,7 +106,21 @@ def trainer(run, cluster, stage, root, folder, encoder, stage1, **changes):
     text.saved_model = encoder
     with cluster.strategy.scope():
         below = saved_parts.Stage1(stage1) if stage == 2 else None
-    return Observed(config, part, text, build.load_batches(config), below, cluster, Space())
+        space = matched(root) if config.matching_weight else None
+    return Observed(config, part, text, build.load_batches(config), below, cluster, space)
+
+
+def matched(root):
+    """A joint space as train_text_encoder exports it, of random weights."""
+    tf.random.set_seed(0)
+    encoder, path = joint_embedding.ImageEncoder(8, width=4), os.path.join(root, "image_encoder")
+    if not os.path.exists(path):
+        encoder(np.zeros((1, 64, 64, 3), np.float32))
+        images, text = joint_embedding.joint_functions(encoder, np.zeros(8), np.eye(8), True)
+        checkpoint.export(path, [encoder], {
+            "serve": (images, [tf.TensorSpec([None, 64, 64, 3], tf.float32, "images")]),
+            "from_text": (text, [tf.TensorSpec([None, 8], tf.float32, "embeddings")])})
+    return joint_space.JointSpace(path)
 
 
 def images(path):

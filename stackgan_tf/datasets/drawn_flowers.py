@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import tensorflow as tf
@@ -169,15 +170,22 @@ def _picture_or_tar(folder):
 def _prepare(builder):
     """Draws into a folder of its own, renamed when whole; half sets of before are removed."""
     for left in glob.glob(glob.escape(os.path.dirname(builder.data_dir)) + "/incomplete.*"):
-        files = [entry.path for entry in os.scandir(left)]
-        if time.time() - max(map(os.path.getmtime, [left, *files])) > 3600:  # and nobody's work
-            disk.remove_quietly(left)
+        with contextlib.suppress(OSError):  # another process may just be renaming it
+            files = [entry.path for entry in os.scandir(left)]
+            if time.time() - max(map(os.path.getmtime, [left, *files])) > 3600:  # nobody's work
+                disk.remove_quietly(left)
     try:
         with sigterm_raises():
             builder.download_and_prepare()
     except (OSError, RuntimeError, tf.errors.OpError) as error:
-        if not builder.is_prepared():  # else another process has just finished the same folder
-            raise OSError(reason(error)) from error  # TFDS makes a RuntimeError of TensorFlow's
+        if builder.is_prepared():  # another process has just finished the same folder
+            return
+        if isinstance(error, BrokenProcessPool):
+            raise ValueError("a process that draws flowers was killed (is the memory full?); give "
+                             "the same command again.") from error
+        if hasattr(tf.errors, str(error).partition(":")[0]):  # which TFDS has wrapped
+            raise OSError(reason(error)) from error
+        raise
 
 
 @contextlib.contextmanager

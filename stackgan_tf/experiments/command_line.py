@@ -8,6 +8,7 @@ import tensorflow as tf
 from absl import flags
 
 from stackgan_tf import build, evaluation, features
+from stackgan_tf.below import image_encoder_beside
 from stackgan_tf.config import Config, UserError, check_run, define_flags, given_flags
 from stackgan_tf.experiments.plan import OWN, Plan, Variant
 from stackgan_tf.experiments.runner import Runner
@@ -69,7 +70,10 @@ def run(name: str, columns: tuple[str, ...], make: Callable[[dict], list[Variant
                 bool(values.metrics))
     plan = dataclasses.replace(plan, metrics=_metrics(values.metrics, metrics, plan))
     for variant in plan.trained():
-        plan.config(variant)  # refused now, not after hours
+        config = plan.config(variant)  # refused now, not after hours
+        if config.matching_weight and not _keeps_image_encoder(config):
+            raise UserError(f"--matching_weight={config.matching_weight} needs a text encoder that "
+                            "was trained here, with its image encoder; leave it out.")
     return Runner(plan).run()
 
 
@@ -116,9 +120,12 @@ def _lacks(name, plan):
     if name == "attribute_accuracy" and config.dataset != "drawn_flowers":
         return (f"it reads what only drawn_flowers' captions name, not --dataset={config.dataset}; "
                 "leave it out.")
-    beside = os.path.join(os.path.dirname(config.text_encoder.rstrip("/")), "image_encoder")
-    if name == "r_precision" and (config.precomputed_embeddings or (
-            config.text_encoder and not os.path.exists(beside))):
+    if name == "r_precision" and not _keeps_image_encoder(config):
         return ("it needs a text encoder that was trained here, with its image encoder; leave it "
                 "out.")
     return ""
+
+
+def _keeps_image_encoder(config):
+    return not config.precomputed_embeddings and (not config.text_encoder or os.path.exists(
+        image_encoder_beside(config.text_encoder)))

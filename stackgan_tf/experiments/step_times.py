@@ -25,16 +25,8 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from stackgan_tf import (
-    below,
-    build,
-    checkpoint,
-    devices,
-    distribution,
-    saved_parts,
-    shown_texts,
-    train,
-)
+from stackgan_tf import build, checkpoint, devices, distribution, saved_parts, shown_texts, train
+from stackgan_tf.below import image_encoder_beside
 from stackgan_tf.config import Config, UserError, define_flags, given_flags, resolve, run_cli
 from stackgan_tf.disk import write_whole
 from stackgan_tf.drawings import Split
@@ -55,8 +47,8 @@ class Timed(train.Trainer):
         self.config, self.cluster = config, distribution.Cluster()
         self.cluster.check(config)
         self.part = Part(config.checkpoint_dir, config.run, f"stage{config.stage}")
-        space = JointSpace(below.image_encoder_beside(
-            config.text_encoder)) if config.matching_weight else None
+        space = JointSpace(
+            image_encoder_beside(config.text_encoder)) if config.matching_weight else None
         self._make_networks(frozen_stage1, 1.0, space)
         self.batch, self.done = random_batch(config), 0
         self.steps(1)  # traced now
