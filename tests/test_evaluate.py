@@ -39,6 +39,7 @@ from stackgan_tf.metrics import (
     kid,
     precision_recall,
 )
+from stackgan_tf.run_folder import Part
 
 
 def test_pairs_are_spread_repeatable_and_distinct():
@@ -396,3 +397,13 @@ def test_a_metric_needs_no_more_and_no_less_than_is_said(name, compute):
     for kind in need:
         with pytest.raises(ValueError):
             compute(*{**enough, kind: enough[kind][1:]}.values())
+
+
+def test_a_stage_learns_by_the_encoders_through_its_sketches_too(tmp_path):
+    part = Part(str(tmp_path), "run", "stage2")
+    (tmp_path / "run/stage2/stage1").mkdir(parents=True)
+    for weight, below, learnt in ((0.0, 0.0, False), (0.0, 0.5, True), (0.5, 0.0, True)):
+        for folder, value in ((part.path, weight), (os.path.join(part.path, "stage1"), below)):
+            with open(os.path.join(folder, "config.json"), "w") as file:
+                json.dump({"matching_weight": value}, file)
+        assert scores._learnt_by(part) == learnt
