@@ -7,7 +7,7 @@ from stackgan_tf.config import Config
 
 def precision(config: Config) -> str:
     """The Keras dtype policy: "auto" is mixed_bfloat16 on TPUs, on GPUs from Ampere on and on CPUs
-    with AMX, which multiply bfloat16 several times faster, and float32 anywhere else."""
+    with AMX or AVX-512 BF16, which multiply bfloat16 faster, and float32 anywhere else."""
     if config.precision != "auto":
         return config.precision
     gpus = tf.config.list_physical_devices("GPU")
@@ -16,7 +16,8 @@ def precision(config: Config) -> str:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
         fast = (capability or ampere) >= ampere
     else:
-        fast = bool(tf.config.list_logical_devices("TPU")) or "amx_bf16" in _cpu_flags()
+        fast = bool(tf.config.list_logical_devices("TPU")
+                    or {"amx_bf16", "avx512_bf16"} & {*_cpu_flags()})
     return "mixed_bfloat16" if fast else "float32"
 
 

@@ -271,7 +271,8 @@ def test_both_stages_begin_with_the_given_sigma(tiny, stage1_path, stage):
 
 
 @pytest.mark.parametrize("flags, expected", [
-    ("fpu amx_bf16 amx_tile", "mixed_bfloat16"), ("fpu avx512_bf16", "float32")])
+    ("fpu amx_bf16 amx_tile", "mixed_bfloat16"), ("fpu avx512_bf16", "mixed_bfloat16"),
+    ("fpu avx512f", "float32")])
 def test_auto_precision_follows_the_cpu(tiny, monkeypatch, flags, expected):
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("a GPU decides here, not the CPU")

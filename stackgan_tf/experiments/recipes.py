@@ -1,5 +1,5 @@
 """Training recipes compared at equal time: the paper's, the preset's, the modern one, and each of
-its parts alone.
+their parts alone.
 
     python -m stackgan_tf.experiments.recipes --seeds=3
     python -m stackgan_tf.experiments.recipes --stage=2 --run=recipes-2 --minutes=45
@@ -16,7 +16,7 @@ Each row of the table has the same time: before all, the steps of all variants a
 and each training gets the number of steps that fill its --minutes, whatever else the machine does
 later (--steps: the same number instead). --variants=paper,preset,modern trains only these.
 Everything lies in checkpoints/recipes, as of `ablation`; the same command goes on where it was
-stopped or killed. With the defaults that is four hours of training steps for each seed, besides
+stopped or killed. With the defaults that is some four hours of training steps a seed, besides
 starts, scores and the text encoder.
 """
 
@@ -34,7 +34,7 @@ NAME, COLUMNS = "recipes", ("recipe",)
 MINUTES = 15.0
 STAGE1 = 1 / 3  # of the time, with --stage=both
 METRICS = ("kid", "r_precision", "attribute_accuracy")
-VARIED = ("recipe", *RECIPES["modern"][""], *RECIPES["modern"][2])
+VARIED = ("recipe", "mode_seeking_weight", *RECIPES["modern"][""], *RECIPES["modern"][2])
 PENALTIES = {"r1_weight": 0.0, "ma_gp_weight": 0.0}
 
 
@@ -63,6 +63,7 @@ def parts(base: dict, stage: int) -> dict[str, tuple[dict, dict]]:
         "conditional norm": {"condition_blocks": True},
         "bilinear": {"upsampling": "bilinear"},
         "noise injection": {"noise_injection": True},
+        "mode seeking": {"mode_seeking_weight": preset.mode_seeking_weight or 0.03},
         "TTUR": {name: modern[name] for name in (
             "learning_rate", "discriminator_learning_rate", "adam_beta1", "adam_beta2")},
         "EMA": {"ema_decay": preset.ema_decay or modern["ema_decay"]},
