@@ -217,6 +217,10 @@ def read_sizes(stage: int, tensors: dict, weights: str) -> dict[str, int]:
                             f"fit the rest ({in_words(sizes)}); nothing was imported.")
         if not np.isfinite(tensors[name]).all():
             raise UserError(f"{where}: {name} has numbers that are not finite; take another epoch.")
+        # its root is no number, which ReLU makes 0 of on some processors and keeps on others
+        if name.endswith("running_var") and tensors[name].min() < 0:
+            raise UserError(f"{where}: {name} has {tensors[name].min():g}, and no variance is "
+                            "below 0; take another epoch.")
     return sizes
 
 

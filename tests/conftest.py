@@ -33,6 +33,7 @@ TINY = {
     "log_steps": 2, "checkpoint_steps": 3, "text_encoder_steps": 4, "text_encoder_width": 8,
     "text_encoder_batch_size": 4, "precision": "float32",
     "conditioning_augmentation": True, "discriminator_norm": "batch", "r1_weight": 0.0,
+    "mode_seeking_weight": 0.0,
     "learning_rate": 2e-4, "adam_beta1": 0.5, "learning_rate_decay_epochs": 10.0,
 }
 

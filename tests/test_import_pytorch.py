@@ -252,6 +252,7 @@ ONE_STAGE, TWO_STAGES = weights(1, **SMALL), both(**SMALL)
     ({**TWO_STAGES, "STAGE1_G.img.0.weight": np.zeros((1, 4, 3, 3))},
      "img.0.weight has the shape (1, 4, 3, 3); (3, 4, 3, 3) would"),
     ({**ONE_STAGE, "fc.1.bias": np.full(1024, np.nan)}, "fc.1.bias has numbers that are not"),
+    ({**ONE_STAGE, "fc.1.running_var": np.full(1024, -1)}, "fc.1.running_var has -1, and no var"),
     ({"encode_img.0.weight": np.zeros((4, 3, 4, 4))}, "it has no ca_net.fc.weight but encode_img"),
     ({**ONE_STAGE, "module.fc.1.bias": np.zeros(1024)}, "has 'fc.1.bias' twice"),
     (weights(2, **SMALL), "is a Stage-II without its Stage-I"),
@@ -270,7 +271,9 @@ def test_what_does_not_fit_is_named_and_nothing_is_left(tensors, words, tmp_path
 
 
 def test_weights_that_draw_nothing_are_not_imported(tmp_path, no_torch):
-    tensors = {**ONE_STAGE, "fc.1.running_var": np.full(1024, -1)}
+    shape = ONE_STAGE["upsample4.2.weight"].shape  # 1e38 / sqrt(1e-5) is infinite
+    tensors = {**ONE_STAGE, "upsample4.2.weight": np.full(shape, 1e38),
+               "upsample4.2.running_var": np.zeros(shape)}
     path = write_zip(tmp_path / "netG.pth", {n: v.astype(np.float32) for n, v in tensors.items()})
     with pytest.raises(UserError, match="Stage-I draws no finite picture; .* Nothing was imported"):
         import_pytorch.import_weights(path, str(tmp_path / "runs"), "run")
