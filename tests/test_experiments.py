@@ -308,6 +308,25 @@ def test_whole_experiment_is_done_once(tmp_path, capsys):
         "evaluate", "small-seed1"), ("train", "large-seed1"), ("evaluate", "large-seed1")]
 
 
+def test_the_time_that_is_left_counts_what_steps_do_not(tmp_path, capsys, monkeypatch):
+    now, pretended = [0.0], Pretended()
+    monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
+
+    def slow(module, flags, log):
+        code = pretended(module, flags, log)
+        # of ten minutes the sketch has 200 s, the large one 400, the small one all
+        steps = {"sketch": 200, "small": 600, "large": 400}.get(
+            pretended.calls[-1][1].partition("-")[0], 0)
+        now[0] += {"train": steps + 30, "evaluate": 96, "sample": 12}.get(module, 0)
+        return code
+
+    assert runner.Runner(planned(tmp_path, seeds=2), slow).run() == 0
+    said = capsys.readouterr().out
+    # 230 + 630 + 96 + 430 + 96 s, 430 + 96 s
+    assert "[8/12] sketch-seed1: train stage 1, 400 steps, 3 min; 25 min left in all" in said
+    assert "[11/12] large-seed1: train stage 2, 160 steps, 7 min; 9 min left in all" in said
+
+
 @pytest.mark.parametrize("stop_at", range(1, len(WHOLE) + 1))
 def test_stopped_anywhere_it_goes_on_there(tmp_path, stop_at):
     first, second = Pretended(stop_at), Pretended()

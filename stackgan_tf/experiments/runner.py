@@ -9,6 +9,7 @@ where it was stopped or killed.
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -29,8 +30,8 @@ from stackgan_tf.experiments.plan import (
 from stackgan_tf.run_folder import Part, lock
 from stackgan_tf.scores import OF_NETWORK
 
-SCORING = 240.0  # seconds that a run's scores may take, before one has been scored
-PARTS = ("train", "evaluate", "sample")
+# parts of a variant: seconds it takes beside a training's steps, before one has been done
+PARTS = {"train": 30.0, "evaluate": 60.0, "sample": 20.0}
 
 
 class Stopped(Exception):
@@ -63,7 +64,7 @@ class Runner:
         self.runs = {}  # {run: what is known of it}, see `_entry`
         self.times = {}  # {variant: seconds a step}
         self.metrics = plan.metrics  # less what the data has too little for
-        self.scoring = []  # seconds that each scoring took
+        self.beside = {part: [] for part in PARTS}  # seconds that each took beside its steps
 
     def run(self) -> int:
         """Does what is not done yet; returns the exit code, 1 if anything failed."""
@@ -170,7 +171,7 @@ class Runner:
 
     def _do_all(self):
         jobs = [(variant, seed, part) for seed in range(self.plan.seeds)
-                for variant in self.plan.trained() for part in (PARTS if variant.row else PARTS[:1])
+                for variant in self.plan.trained() for part in (PARTS if variant.row else ["train"])
                 if part != "sample" or seed == 0]
         for number, (variant, seed, part) in enumerate(jobs, 1):
             if self._is_done(variant, seed, part):
@@ -211,14 +212,13 @@ class Runner:
         return entry["trained"] and self._part(variant, seed).is_exported()
 
     def _seconds_left(self, jobs):
-        """As the measured step times say; of scores, as the earlier ones took."""
-        left = 0.0
-        for variant, seed, part in jobs:
-            if part == "train" and not self._is_done(variant, seed, part):
-                left += self._steps(variant) * self.times[variant.name]
-            elif part == "evaluate" and not self._is_done(variant, seed, part):
-                left += sum(self.scoring) / len(self.scoring) if self.scoring else SCORING
-        return left
+        """As the measured step times say, and as long as earlier ones took beside their steps."""
+        return sum(self._seconds_of_steps(variant, part)
+                   + statistics.fmean(self.beside[part] or [PARTS[part]])
+                   for variant, seed, part in jobs if not self._is_done(variant, seed, part))
+
+    def _seconds_of_steps(self, variant, part):
+        return self._steps(variant) * self.times[variant.name] if part == "train" else 0.0
 
     def _steps(self, variant):
         return steps_of(self.plan, variant, self.times[variant.name])
@@ -234,7 +234,7 @@ class Runner:
             steps = self._steps(variant)
             entry |= {"steps": steps, "step_seconds": self.times[variant.name]}
             more = (f" stage {variant.stage}, {steps:,} steps, "
-                    f"{duration(steps * self.times[variant.name])}")
+                    f"{duration(self._seconds_of_steps(variant, part))}")
         print(f"{what}{more}; {duration(left)} left in all", flush=True)
         log = self.path(self.run_name(variant, seed), f"{part}.log")
         module, options = getattr(self, f"_{part}")(variant, seed)
@@ -246,10 +246,12 @@ class Runner:
         if code:
             entry["errors"][part] = f"{part}: {last_words(log, code)}"
             print(f"{what}: failed, {last_words(log, code)} ({log})", flush=True)
-        elif part == "train":
+            return
+        # less than nothing: of a training that went on
+        self.beside[part].append(max(0.0, seconds - self._seconds_of_steps(variant, part)))
+        if part == "train":
             entry["trained"] = True
         elif part == "evaluate":
-            self.scoring.append(seconds)
             records = score_report.read_lines(self._part(variant, seed).metrics)
             entry["records"] = records[-len(self.metrics):]
             print(f"{what}: {table.in_words(entry['records'])}", flush=True)
