@@ -133,16 +133,19 @@ class CaptionFiles:
         """The captions of a picture, [] if it has none; its extension does not matter.
 
         Raises:
-            ValueError: a link leads out to them; or it is not known which of several files is of
-                this picture, or of which of several pictures a file is.
+            ValueError: a link leads out to them, or they are no text; or it is not known which of
+                several files is of this picture, or of which of several pictures a file is.
         """
         path = self._find(_spelled(file_name.replace("\\", "/")))
         if path is None:
             return []
         self._confined.check(path)
         with open(path, "rb") as file:
-            # a few of the released ones have bytes of another encoding
-            lines = file.read().decode("utf-8-sig", "replace").replace("\ufffd", " ").splitlines()
+            content = file.read()
+        if b"\0" in content:  # UTF-16, as Windows saves "Unicode"
+            raise ValueError(f"{path} is no UTF-8; save it so.")
+        # a few of the released ones have bytes of another encoding
+        lines = content.decode("utf-8-sig", "replace").replace("\ufffd", " ").splitlines()
         return [" ".join(line.split()) for line in lines if not is_empty(line)]
 
     def _find(self, picture):

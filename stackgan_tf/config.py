@@ -413,8 +413,12 @@ def _parse_flags(argv):
         if len(rest) > 1:
             raise flags.Error(f"unexpected {rest[1]!r}; options look like --name=value.")
         for name in flags.FLAGS:
-            if "\0" in str(flags.FLAGS[name].value):  # from a flagfile; no path can have it
+            value = str(flags.FLAGS[name].value)
+            if "\0" in value:  # from a flagfile; no path can have it
                 raise flags.Error(f"--{name} holds a NUL character; take it out.")
+            if name != "captions" and re.search("[\ud800-\udfff]", value):  # bytes of no UTF-8
+                raise flags.Error(f"--{name}={value} is no UTF-8; rename that file or "
+                                  "folder, or have the terminal send UTF-8.")
         return rest
     except RecursionError:  # absl looks for a flag of a similar name
         sys.exit(fail("a flag's name is longer than any; --help lists the options.", 2))

@@ -331,6 +331,7 @@ def _finish(settings, plan, done, bad):
     tfds.folder_dataset.write_metadata(
         data_dir=settings.output, features=plan.features(), split_infos=infos, check_data=False,
         description="Pictures and captions, prepared by stackgan_tf.prepare.")
+    disk.sync_all(settings.output)  # before it is called whole
     _write_plan(settings, {**_before(settings), "whole": True, "pictures": pictures,
                            "captions": captions, "without_caption": without, "squares": squares,
                            "unreadable": bad})

@@ -122,7 +122,8 @@ class Tars:
         places = {"train": array.array("q"), "test": array.array("q")}
         for number, tar in enumerate(self.tars):
             stat = tf.io.gfile.stat(tar)
-            digest.update(f"{tar} {stat.length} {stat.mtime_nsec // 10**9}\n".encode())
+            place = tar if "://" in tar else os.path.realpath(tar)  # however it is spelled
+            digest.update(f"{place} {stat.length} {stat.mtime_nsec // 10**9}\n".encode())
             for sample in webdataset.iter_tar(tar, self.with_text):
                 count += 1
                 if sample.problem:

@@ -55,6 +55,14 @@ def test_what_is_not_known_is_refused(make):
         files.of("b/9.jpg")
 
 
+def test_another_encoding_is_no_text(make, tmp_path):
+    files = make("robin/0.txt")
+    for encoding in ("utf-16", "utf-16-be"):
+        (tmp_path / "text_c10/robin/0.txt").write_text("a red bird", encoding=encoding)
+        with pytest.raises(ValueError, match="robin/0.txt is no UTF-8; save it so"):
+            files.of("robin/0.jpg")
+
+
 def test_either_spelling_of_a_letter_is_the_letter(make):
     composed, split = (unicodedata.normalize(form, "jardín/é1") for form in ("NFC", "NFD"))
     assert composed != split

@@ -215,6 +215,19 @@ def test_a_full_disk_while_they_are_drawn_is_one_line(tmp_path, monkeypatch):
         build.load_examples(config, "train")
 
 
+@pytest.mark.parametrize("content", [b"", b"[]", b"\0\0\0", b'{"splits": 5}'])
+def test_damaged_metadata_says_what_to_remove(tmp_path, content):
+    from stackgan_tf import build
+    from stackgan_tf.config import UserError, resolve
+
+    config = resolve({"data_dir": str(tmp_path), "images_per_class": 1})
+    build.load_examples(config, "train")
+    (info,) = tmp_path.glob("drawn_flowers/*/*/dataset_info.json")
+    info.write_bytes(content)
+    with pytest.raises(UserError, match="drawn_flowers are damaged .*; remove that folder, and "):
+        build.load_examples(config, "train")
+
+
 @pytest.mark.parametrize("files, found, dataset", [
     (["captions.jsonl", "a.png"], "captions.jsonl", "folder"), (["a.JPG"], "a.JPG", "folder"),
     (["downloads/x.png", "in/a.webp"], "in/a.webp", "folder"), (["0.tar"], "0.tar", "webdataset"),

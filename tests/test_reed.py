@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import pickle
 import shutil
 import unicodedata
 
@@ -294,6 +295,23 @@ def test_pickles_that_do_not_fit(tmp_path, make, file, value, words):
     write_pickle(tmp_path / "train" / file, value)
     message = refusal(make())
     assert all(word in message for word in words), message
+
+
+def test_names_that_are_no_utf8(tmp_path, make):
+    """As Python 3 lists and pickles those of a folder that was unpacked in Latin-1."""
+    write_split(tmp_path / "train", pickled=(76,))
+    (tmp_path / "train/filenames.pickle").write_bytes(pickle.dumps([*NAMES[:7], "caf\udce9"]))
+    assert "entry 7 is 'caf\\udce9', no file name" in refusal(make())
+
+
+def test_both_splits_embeddings_are_of_one_size(tmp_path, make):
+    """The networks read the training split's; the sample grids show the other's."""
+    for split in ("train", "test"):
+        write_split(tmp_path / split, pickled=(76,))
+    write_pickle(tmp_path / "test/char-CNN-RNN-embeddings.pickle", [
+        np.ones((10, DIM - 1), np.float32)] * 8)
+    with pytest.raises(UserError, match="test/.*: entry 0 has 5 numbers .* those of train/ have 6"):
+        build.load_examples(make(), "test")
 
 
 @pytest.mark.parametrize("file", ["filenames.pickle", "class_info.pickle", "76images.pickle",

@@ -152,6 +152,11 @@ def test_refusals_of_a_prepared_set(tmp_path, make):
           [{"image": picture(1), "label": "wren"}], train=1)
     with pytest.raises(UserError, match="tfds:labels: its feature 'label' is a text.*ClassLabel"):
         build.load_examples(make("tfds:labels", embedding_dim=0), "train")
+    box = tfds.features.BBoxFeature(bbox_format="REL_XYXY")
+    write(tmp_path, "boxes", {"image": image, "bbox": box}, [{
+        "image": picture(1), "bbox": np.array([.5, 0, 1, .5], np.float32)}], train=1)
+    with pytest.raises(UserError, match="tfds:boxes: the boxes of its .* are REL_XYXY; .*REL_YXYX"):
+        build.load_examples(make("tfds:boxes", embedding_dim=0), "train")
     deep = tfds.features.Image(shape=(20, 30, 1), dtype=np.uint16)
     write(tmp_path, "deep", {"image": deep}, [{"image": picture(1, 1).astype(np.uint16)}], train=1)
     with pytest.raises(UserError, match="picture 0 is uint16"):

@@ -179,6 +179,21 @@ def test_damaged_tars_are_refused(tmp_path):
             list(webdataset.examples(config_of(tmp_path), "train"))
 
 
+def test_nothing_behind_zeros_is_lost(tmp_path):
+    """tarfile reads to the first block of zeros; what cat and a half download leave is behind it"""
+    for number in range(2):
+        tar(tmp_path / f"{number}.tar", [*sample(2 * number), *sample(2 * number + 1)])
+    one, other = ((tmp_path / f"{number}.tar").read_bytes() for number in range(2))
+    (tmp_path / "1.tar").unlink()
+    for data, words in ((one + other, "it ends at byte .* more stands behind"),
+                        (one + bytes(2**21), "it ends at byte .* half a download")):
+        (tmp_path / "0.tar").write_bytes(data)
+        with pytest.raises(ValueError, match=f"0.tar cannot be read: {words}"):
+            list(webdataset.examples(config_of(tmp_path), "train"))
+    (tmp_path / "0.tar").write_bytes(one + bytes(2**19))  # padded to large blocks, as for tapes
+    assert len(list(webdataset.examples(config_of(tmp_path), "train"))) == 2
+
+
 @pytest.mark.parametrize("size", [
     (2**70).to_bytes(12, "big"), (2**40).to_bytes(12, "big"), (2**86).to_bytes(12, "big"),
     (-1024).to_bytes(12, "big", signed=True), (-2**80).to_bytes(12, "big", signed=True)])

@@ -20,6 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 from PIL import Image
 
 from stackgan_tf import disk, flower_drawing, images, processes
@@ -124,8 +125,7 @@ def load(config, split: str) -> tf.data.Dataset:
     """
     folder = disk.tfds_folder(config.data_dir)
     with _quiet_tfds():
-        builder = DrawnFlowers(data_dir=folder,
-                               config=_config(config.images_per_class))
+        builder = _builder(folder, _config(config.images_per_class))
         if not builder.is_prepared():
             _refuse_other_data(config.data_dir)
             count = config.images_per_class * len(flower_drawing.CLASSES)
@@ -135,6 +135,16 @@ def load(config, split: str) -> tf.data.Dataset:
             interleave_cycle_length=1,
             try_autocache=False)  # would hold every decoded picture, 800 MB, in memory
         return builder.as_dataset(split=split, shuffle_files=False, read_config=read_config)
+
+
+def _builder(folder, config):
+    try:
+        return DrawnFlowers(data_dir=folder, config=config)
+    except (json_format.ParseError, ValueError, KeyError, AssertionError) as error:
+        kept = os.path.join(folder or "~/tensorflow_datasets", "drawn_flowers")
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"the flowers that were drawn into {kept} are damaged ({why}); remove "
+                         "that folder, and they are drawn again.") from error
 
 
 def _refuse_other_data(data_dir):
@@ -177,6 +187,7 @@ def _prepare(builder):
     try:
         with sigterm_raises():
             builder.download_and_prepare()
+        disk.sync_all(str(builder.data_dir))  # TFDS has only renamed it
     except (OSError, RuntimeError, tf.errors.OpError) as error:
         if builder.is_prepared():  # another process has just finished the same folder
             return

@@ -152,8 +152,9 @@ def _open(config):
             return tfds.builder_from_directory(folder), values
     except Exception as error:  # on metadata that is damaged TFDS raises nearly anything
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(f"data_dir={config.data_dir} cannot be read: {reason}; prepare it anew: "
-                         "python -m stackgan_tf.prepare --output=...") from error
+        raise ValueError(f"data_dir={config.data_dir} cannot be read: {reason}; remove that folder "
+                         "and prepare it anew: python -m stackgan_tf.prepare --output=..."
+                         ) from error
     raise ValueError(f"data_dir={config.data_dir} is half made; give the command that began it, "
                      "python -m stackgan_tf.prepare, once more.")
 

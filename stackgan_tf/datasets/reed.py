@@ -89,7 +89,7 @@ class Reed:
         with_text = config.embedding_dim > 0
         self.embeddings = None
         if config.precomputed_embeddings and with_text:
-            self.embeddings = self._load_embeddings()
+            self.embeddings = self._load_embeddings(config)
         self.captions = _find_captions(config)
         if with_text and self.embeddings is None and self.captions is None:
             raise ValueError(f"data_dir={config.data_dir} holds no text_c10/ or text/ with .txt "
@@ -103,7 +103,8 @@ class Reed:
         _require(path, "it says which pictures belong to the split")
         names = _listed(path)
         for i, name in enumerate(names):
-            if not isinstance(name, str) or not name.strip() or "\0" in name or len(name) > 1000:
+            if not isinstance(name, str) or not name.strip() or len(name) > 1000 or re.search(
+                    "[\0\ud800-\udfff]", name):  # the halves that stand for bytes of no UTF-8
                 raise ValueError(f"{path}: entry {i} is {_shown(name)}, no file name; get the "
                                  "file again.")
             if os.path.isabs(name) or re.match(r"[A-Za-z]:|\\", name) or ".." in re.split(
@@ -125,15 +126,18 @@ class Reed:
         self._check_count(path, len(labels))
         return [int(label) for label in labels]
 
-    def _load_embeddings(self):
+    def _load_embeddings(self, config):
         path = self.folder / EMBEDDINGS
         _require(path, "or train a text encoder on the captions: --noprecomputed_embeddings")
-        made = []
+        made, size = [], embedding_dim(config)
         for i, value in enumerate(restricted_pickle.arrays(path)):
             made.append(_checked_embeddings(value, path, i))
             if made[i].shape[1] != made[0].shape[1]:
                 raise ValueError(f"{path}: entry {i} has {made[i].shape[1]} numbers a caption, "
                                  f"entry 0 has {made[0].shape[1]}; get the file again.")
+            if made[i].shape[1] != size:
+                raise ValueError(f"{path}: entry {i} has {made[i].shape[1]} numbers a caption, "
+                                 f"those of train/ have {size}; get the files again.")
         self._check_count(path, len(made))
         return made
 

@@ -127,6 +127,11 @@ def _elements(config, split, features, dataset):
     own = next((name for name in CAPTIONS if name in features
                 and _texts_spec(dataset.element_spec[name]) is not None), None)
     files = CaptionFiles(config.captions_dir) if config.captions_dir and text else None
+    form = features["bbox"].bbox_format if _boxed(features) else None
+    if form and form.name != "REL_YXYX":
+        raise ValueError(f"--dataset={config.dataset}: the boxes of its feature 'bbox' are "
+                         f"{form.name}; prepare the set with those from 0 to 1: top, left, bottom, "
+                         "right (REL_YXYX).")
     label = features["label"] if "label" in features else None
     named = "label_name" in features or isinstance(label, tfds.features.ClassLabel)
     if label is not None and dataset.element_spec["label"] == tf.TensorSpec((), tf.string):
@@ -157,9 +162,13 @@ def _texts_spec(spec):
     return spec if is_text else None
 
 
+def _boxed(features):
+    return "bbox" in features and isinstance(features["bbox"], tfds.features.BBoxFeature)
+
+
 def _generate(config, split, dataset, features, own, files):
     picture = _picture(features)
-    boxed = "bbox" in features and isinstance(features["bbox"], tfds.features.BBoxFeature)
+    boxed = _boxed(features)
     for i, row in enumerate(dataset.as_numpy_iterator()):
         try:
             image = picture_files.rgb(row[picture])

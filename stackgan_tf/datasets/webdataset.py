@@ -31,6 +31,7 @@ from stackgan_tf.parallel import in_order
 PICTURES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("txt", "json")
 MAX_BYTES = 256 * 2**20  # of a picture's file; a text may take a 64th of it
+MOST_PADDING = 2**20  # bytes of zeros at the end; tar takes 10 KB where it is not told otherwise
 LONGEST_NAME = 4096  # characters, Linux's own limit
 HELD_OUT = ("val", "validation")  # what is the split "test" where no tar is named so
 REMEDY = "give a folder, a pattern such as 'data/*.tar', or one tar"
@@ -285,10 +286,16 @@ def _groups(file):
             members.append((extension.lower(), member, tar, tar.offset))
         if members:
             yield key, members
-        file.seek(tar.offset)  # tarfile takes a damaged header for the end
-        rest = file.read(512)
-        if rest.strip(b"\0"):
+        file.seek(tar.offset)  # tarfile takes a damaged header, or zeros anywhere, for the end
+        if file.read(512).strip(b"\0"):
             raise tarfile.ReadError(f"a damaged header at byte {tar.offset:,}")
+        if file.size - tar.offset > MOST_PADDING:
+            raise tarfile.ReadError(f"it ends at byte {tar.offset:,} of {file.size:,} (two tars "
+                                    "joined without tar -A, or half a download)")
+        while rest := file.read(min(2**16, file.size - file.tell())):
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError(f"it ends at byte {tar.offset:,}, and more stands behind "
+                                        "that (two tars joined without tar -A)")
 
 
 def _sample(tar, key, members, with_text, pictures):

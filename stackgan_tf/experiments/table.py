@@ -142,7 +142,7 @@ def names_of(made: list[Row]) -> list[str]:
 def notes(plan: Plan, runs: dict[str, dict]) -> list[str]:
     """What one must know to read the numbers."""
     said = [f"{plan.steps:,} steps for each row in all" if plan.steps else
-            f"{plan.minutes:g} minutes of training steps for each row in all, by step times that "
+            f"{plan.minutes:g} min of training steps for each row in all, by step times that "
             "were measured beforehand, in turn"]
     if below := {variant.below.share if variant.share == 1 else 0
                  for variant in plan.rows() if variant.below}:
