@@ -417,7 +417,7 @@ def _parse_flags(argv):
             if "\0" in value:  # from a flagfile; no path can have it
                 raise flags.Error(f"--{name} holds a NUL character; take it out.")
             if name != "captions" and re.search("[\ud800-\udfff]", value):  # bytes of no UTF-8
-                raise flags.Error(f"--{name}={value} is no UTF-8; rename that file or "
+                raise flags.Error(f"{value} of --{name} is no UTF-8; rename that file or "
                                   "folder, or have the terminal send UTF-8.")
         return rest
     except RecursionError:  # absl looks for a flag of a similar name

@@ -105,5 +105,5 @@ def test_paths_that_are_no_utf8_are_refused(tmp_path):
     """As of a folder that was unpacked in Latin-1: event files and exports cannot name it."""
     done = command_here("train", "--dataset=folder", "--data_dir=B\udcfccher", check=False)
     assert done.returncode == 2 and done.stderr.splitlines()[-1] == (
-        r"error: --data_dir=B\udcfccher is no UTF-8; rename that file or folder, or have the "
+        r"error: B\udcfccher of --data_dir is no UTF-8; rename that file or folder, or have the "
         "terminal send UTF-8.")
