@@ -391,7 +391,8 @@ def main(argv):
 if __name__ == "__main__":
     define_flags(DATA_FLAGS)
     flags.DEFINE_string("output", "", "folder to make, local or gs://")
-    flags.DEFINE_integer("max_size", 304, "pictures are shrunk to so many pixels a side")
+    flags.DEFINE_integer("max_size", 304, "pictures are shrunk till their shorter side has so "
+                         "many pixels at most")
     flags.DEFINE_integer("small_size", 76, "side of a copy beside each picture, which Stage-I "
                          "reads where it is the size it wants (image_size and crop_margin: 76 at "
                          "the paper's), five times as fast; 0: none")

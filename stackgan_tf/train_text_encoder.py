@@ -1,10 +1,11 @@
 r"""Trains the network that turns captions into embeddings, on the captions of your data.
 
     python -m stackgan_tf.train_text_encoder --run=my_run
-    python -m stackgan_tf.train_text_encoder --run=birds --preset=birds --data_dir=data/birds
+    python -m stackgan_tf.train_text_encoder --run=birds --preset=birds --data_dir=data/birds \
+        --noprecomputed_embeddings
 
 `python -m stackgan_tf.train` does this by itself when the run has no text encoder yet. It takes
-some eight minutes on two CPU cores with the built-in flowers. Only the split "train" is learned
+two to eight minutes on two CPU cores with the built-in flowers. Only the split "train" is learned
 from. checkpoints/<run>/text_encoder/ then holds config.json, ckpt/, saved_model/ (captions: string
 [B] -> embeddings: float32 [B, dim]), image_encoder/ (a SavedModel of the pictures' side, for
 evaluate's R-precision), logs/ for TensorBoard and metrics.jsonl. Ctrl-C, SIGTERM or SIGHUP

@@ -503,6 +503,32 @@ def test_metrics_are_those_that_the_data_has(typed, folder, monkeypatch):
     assert mine.base["data_dir"] == folder
 
 
+def typed_recipes(typed, *given):
+    flags.DEFINE_enum("stage", "1", ["1", "2", "both"], "")
+    flags.DEFINE_enum("onto", "preset", ["preset", "paper"], "")
+    try:
+        return typed(recipes, "--metrics=attribute_accuracy", *given)
+    finally:
+        for name in ("stage", "onto"):
+            delattr(flags.FLAGS, name)
+
+
+@pytest.mark.parametrize("stage", ["2", "both"])
+def test_recipes_of_stage_2_take_its_flags_and_the_sketches_do_not(typed, stage):
+    made = typed_recipes(typed, f"--stage={stage}", "--unconditional_head", "--sketch_weight=3")
+    stages = {variant.stage: made.config(variant) for variant in made.trained()}
+    assert stages[2].sketch_weight == 3 and stages[2].unconditional_head
+    assert stages[1].sketch_weight == 0 and "stage" not in made.of_stage1()
+
+
+def test_rows_that_the_batch_does_not_fit_are_said_before_anything_is_trained(typed, tmp_path):
+    with pytest.raises(UserError, match="modern: --minibatch_std=4 does not .*name the others in "):
+        typed_recipes(typed, "--batch_size=20")
+    assert list(tmp_path.iterdir()) == []
+    fits = typed_recipes(typed, "--batch_size=20", "--variants=paper,preset")
+    assert len(fits.rows()) == 2
+
+
 @pytest.mark.parametrize("given, words", [
     (["--text_once"], "--text_once=True is what this experiment varies"),
     (["--metrics=beauty"], "--metrics=beauty is unknown"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 from absl import flags
 
-from stackgan_tf import build, evaluation, features
+from stackgan_tf import build, distribution, evaluation, features
 from stackgan_tf.below import image_encoder_beside
 from stackgan_tf.config import Config, UserError, check_run, define_flags, given_flags
 from stackgan_tf.experiments.plan import OWN, Plan, Variant
@@ -60,6 +60,7 @@ def run(name: str, columns: tuple[str, ...], make: Callable[[dict], list[Variant
     check_run(values.run)
     root = base.pop("checkpoint_dir", Config.checkpoint_dir)
     base.pop("run", None)
+    base.pop("stage", None)  # recipes' own may be "both"
     folder = os.path.join(root, values.run)
     refuse_unwritable(folder)
     base = _with_embeddings(base, make)
@@ -69,8 +70,14 @@ def run(name: str, columns: tuple[str, ...], make: Callable[[dict], list[Variant
                 values.seeds, tuple(values.variants), (), values.count, size, scoring,
                 bool(values.metrics))
     plan = dataclasses.replace(plan, metrics=_metrics(values.metrics, metrics, plan))
+    cluster = distribution.Cluster()  # of one device; how many there are the trainings see
     for variant in plan.trained():
         config = plan.config(variant)  # refused now, not after hours
+        try:
+            cluster.check(config)
+        except UserError as error:
+            raise UserError(f"{variant.name}: {error} Or leave it out: name the others in "
+                            "--variants.") from error
         if config.matching_weight and not _keeps_image_encoder(config):
             raise UserError(f"--matching_weight={config.matching_weight} needs a text encoder that "
                             "was trained here, with its image encoder; leave it out.")

@@ -9,7 +9,7 @@ from stackgan_tf.config import FREE, PLACES, Config, UserError, resolve
 OWN = ("stage", "run", "seed", "stage1", "train_steps", "epochs", "learning_rate_decay_epochs",
        "learning_rate_decay_steps")
 # Options that Stage-I has no use for.
-OF_STAGE2 = ("add_to_sketch", "sketch_weight", "unconditional_head")
+OF_STAGE2 = ("add_to_sketch", "sketch_weight", "unconditional_head", "text_once")
 CHECKPOINTS = 8  # in the course of a training, unless --checkpoint_steps says otherwise
 TEXT = "text"  # name of the run that holds the text encoder of all
 
@@ -77,7 +77,7 @@ class Plan:
 
     def of_stage1(self) -> dict:
         """`base` as Stage-I and the text encoder take it."""
-        return {name: value for name, value in self.base.items() if name not in OF_STAGE2}
+        return of_stage1(self.base)
 
     def config(self, variant: Variant, **more) -> Config:
         """The settings of a training; UserError for values that cannot be."""
@@ -115,6 +115,11 @@ class Plan:
                 name: value for name, value in dataclasses.asdict(self.config(variant)).items()
                 if name not in {*FREE, *PLACES, *OWN}} for variant in self.trained()},
         }
+
+
+def of_stage1(base: dict) -> dict:
+    """Options less those that are Stage-II's alone."""
+    return {name: value for name, value in base.items() if name not in OF_STAGE2}
 
 
 def differences(before: dict, now: dict) -> list[str]:

@@ -27,7 +27,7 @@ from absl import flags
 
 from stackgan_tf.config import resolve, run_cli
 from stackgan_tf.experiments import command_line
-from stackgan_tf.experiments.plan import Variant
+from stackgan_tf.experiments.plan import Variant, of_stage1
 from stackgan_tf.presets import RECIPES
 
 NAME, COLUMNS = "recipes", ("recipe",)
@@ -93,16 +93,17 @@ def recipes(base: dict, stage: int, onto: str) -> dict[str, dict]:
 
 def variants(base: dict, stage: str, onto: str) -> list[Variant]:
     """One a recipe, each behind the Stage-I that it stands on."""
-    of_stage1, below, share = recipes(base, 1, onto), {}, 1.0
+    lower = base if stage == "1" else of_stage1(base)
+    made_of_stage1, below, share = recipes(lower, 1, onto), {}, 1.0
     if stage == "1":
         return [Variant(_name(label), 1, options, row=(label,))
-                for label, options in of_stage1.items()]
+                for label, options in made_of_stage1.items()]
     of_stage2 = recipes(base, 2, onto)
     if stage == "2":
         below = dict.fromkeys(of_stage2, Variant("sketch", 1, {"recipe": "preset"}, 0.5))
     else:
         below, share = {label: Variant(f"sketch-{_name(label)}", 1, options, STAGE1)
-                        for label, options in of_stage1.items()}, 1 - STAGE1
+                        for label, options in made_of_stage1.items()}, 1 - STAGE1
     # a part of Stage-II alone lies on the Stage-I of the recipe that it is added to
     made = [Variant(_name(label), 2, options, share, below.get(label, below[onto]), (label,))
             for label, options in of_stage2.items()]
