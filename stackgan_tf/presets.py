@@ -67,7 +67,8 @@ PRESETS = {
         },
         1: {"generator_width": 32, "discriminator_width": 24, "batch_size": 16,
             "train_steps": 12000, "learning_rate_decay_steps": 5610,
-            # Without, the pictures of a caption are nearly one; 0.05 cost 4,000 steps some shapes.
+            # Without, the pictures of a caption are nearly one. Short trainings pay for it
+            # (docs/results.md).
             "mode_seeking_weight": 0.03},
         2: {"generator_width": 32, "discriminator_width": 12, "batch_size": 8,
             "residual_blocks": 2, "image_size": 256, "train_steps": 12000,
